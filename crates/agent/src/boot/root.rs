@@ -1,0 +1,171 @@
+//! The root file system: finding its disk, mounting it read-only with a tmpfs overlay above, and
+//! making it `/`.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use casemate_wire::RootDisk;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{chdir, chroot};
+
+use super::SetupError;
+use super::mounts::{folder, mount_at};
+use crate::log::Log;
+
+/// How long a disk may take to appear. A kernel finds its disks in milliseconds; a busy host
+/// without hardware virtualization has been seen to need hundreds of them.
+const DISK_WAIT: Duration = Duration::from_secs(10);
+
+/// The new root before it is `/`.
+const NEW: &str = "/newroot";
+
+/// Mounts the root disk, and the overlay above it when that is asked for, at [`NEW`].
+pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), SetupError> {
+    let device = find_disk(&disk.serial)?;
+    let device = device.to_string_lossy();
+    folder(NEW)?;
+    if !disk.overlay {
+        return mount_disk(&device, NEW, &disk.filesystem);
+    }
+    folder("/lower")?;
+    folder("/over")?;
+    mount_at(&device, "/lower", &disk.filesystem, MsFlags::MS_RDONLY, "")?;
+    let size = match overlay_size {
+        0 => "mode=0755".to_owned(),
+        size => format!("mode=0755,size={size}"),
+    };
+    mount_at("tmpfs", "/over", "tmpfs", MsFlags::MS_NODEV, &size)?;
+    folder("/over/upper")?;
+    folder("/over/work")?;
+    let layers = "lowerdir=/lower,upperdir=/over/upper,workdir=/over/work";
+    // The layers stay mounted below the new root, where nobody can reach them.
+    mount_at("overlay", NEW, "overlay", MsFlags::empty(), layers)
+}
+
+/// Mounts a disk as it is: writable, or read-only when it cannot be written.
+fn mount_disk(device: &str, target: &str, filesystem: &str) -> Result<(), SetupError> {
+    match mount(Some(device), target, Some(filesystem), MsFlags::empty(), None::<&str>) {
+        Err(Errno::EROFS | Errno::EACCES) => {
+            mount_at(device, target, filesystem, MsFlags::MS_RDONLY, "")
+        }
+        Ok(()) => Ok(()),
+        Err(error) => Err(SetupError::Mount {
+            what: device.to_owned(),
+            target: target.to_owned(),
+            source: error.into(),
+        }),
+    }
+}
+
+/// The device file of the virtio disk with this serial number.
+fn find_disk(serial: &str) -> Result<PathBuf, SetupError> {
+    let begin = Instant::now();
+    loop {
+        let disks = disks(Path::new("/sys/block"));
+        if let Some((name, _)) = disks.iter().find(|(_, found)| found == serial) {
+            return Ok(Path::new("/dev").join(name));
+        }
+        if begin.elapsed() > DISK_WAIT {
+            let present: Vec<_> = disks.iter().map(|(name, found)| format!("{name} ({found})")).collect();
+            let present = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
+            return Err(SetupError::NoDisk { serial: serial.to_owned(), present });
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// Names and serial numbers of the virtio disks.
+fn disks(block: &Path) -> Vec<(String, String)> {
+    let Ok(entries) = fs::read_dir(block) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names
+        .filter(|name| name.starts_with("vd"))
+        .map(|name| {
+            let serial = fs::read_to_string(block.join(&name).join("serial")).unwrap_or_default();
+            (name, serial.trim_end().to_owned())
+        })
+        .collect()
+}
+
+/// Makes [`NEW`] the root. The initrd's files are removed, for their memory.
+pub(super) fn switch(log: &mut Log) -> Result<(), SetupError> {
+    for name in ["dev", "sys"] {
+        let (from, to) = (format!("/{name}"), format!("{NEW}/{name}"));
+        folder(&to)?;
+        mount(Some(from.as_str()), to.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .map_err(|error| SetupError::Mount { what: from, target: to, source: error.into() })?;
+    }
+    for name in ["proc", "run", "tmp"] {
+        folder(&format!("{NEW}/{name}"))?;
+    }
+    if let Err(error) = remove_initrd() {
+        log.warn(format!("could not free the initrd's memory: {error}"));
+    }
+    let into = |error: Errno| SetupError::Step {
+        what: "switch to the root file system".to_owned(),
+        source: error.into(),
+    };
+    chdir(NEW).map_err(into)?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(into)?;
+    chroot(".").map_err(into)?;
+    chdir("/").map_err(into)
+}
+
+/// Removes the files of the initrd's own file system, which is the root still, and no others.
+fn remove_initrd() -> std::io::Result<()> {
+    let device = fs::symlink_metadata("/")?.dev();
+    remove_below(Path::new("/"), device)
+}
+
+fn remove_below(folder: &Path, device: u64) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.dev() != device {
+            continue;
+        }
+        if metadata.is_dir() {
+            remove_below(&path, device)?;
+            // Not empty when something is mounted below it.
+            let _ = fs::remove_dir(&path);
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_told_by_their_serial_number() {
+        let block = std::env::temp_dir().join(format!("casemate-disks-{}", std::process::id()));
+        for (name, serial) in [("vda", "root\n"), ("vdb", "data"), ("loop0", "root")] {
+            fs::create_dir_all(block.join(name)).expect("a folder");
+            fs::write(block.join(name).join("serial"), serial).expect("a file");
+        }
+        let mut found = disks(&block);
+        found.sort();
+        fs::remove_dir_all(&block).expect("removed");
+        assert_eq!(found, [("vda".into(), "root".into()), ("vdb".into(), "data".into())]);
+    }
+
+    #[test]
+    fn removing_stays_on_its_device() {
+        let folder = std::env::temp_dir().join(format!("casemate-initrd-{}", std::process::id()));
+        fs::create_dir_all(folder.join("modules")).expect("a folder");
+        fs::write(folder.join("modules/a.ko"), "x").expect("a file");
+        let device = fs::symlink_metadata(&folder).expect("is there").dev();
+        remove_below(&folder, device + 1).expect("nothing to do");
+        assert!(folder.join("modules/a.ko").exists());
+        remove_below(&folder, device).expect("removed");
+        assert!(!folder.join("modules").exists());
+        fs::remove_dir(&folder).expect("empty");
+    }
+}

@@ -1,0 +1,277 @@
+//! The command line, as clap understands it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Run applications and services in isolated virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "casemate", version, propagate_version = true, subcommand_required = true)]
+pub(crate) struct Arguments {
+    /// Read this configuration file (or folder) and no other.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+    /// Show the guest's console while a compartment starts.
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a compartment, starting the compartment if it is down.
+    Run(Run),
+    /// Start a compartment.
+    Start(Names),
+    /// Shut a compartment down.
+    Stop(Stop),
+    /// Shut a compartment down and start it again.
+    Restart(Names),
+    /// Stop executing a compartment's code, keeping it in memory.
+    Pause(Name),
+    /// Go on executing a paused compartment's code.
+    Resume(Name),
+    /// List the compartments and their states.
+    #[command(visible_alias = "ls")]
+    List(Json),
+    /// Show how a compartment is.
+    Status(NameJson),
+    /// Attach to a compartment's serial console. Ctrl-] leaves.
+    Shell(ShellArguments),
+    /// Show a compartment's logs.
+    Logs(Logs),
+    /// Print what starting a compartment would do, without doing it.
+    Plan(NameJson),
+    /// Check the configuration.
+    Check(Check),
+    /// Build and show images.
+    #[command(subcommand)]
+    Image(Image),
+    /// Write systemd units for socket activation.
+    Units(Units),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Write the manual pages.
+    Man {
+        /// Folder to write them to.
+        directory: PathBuf,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit code: the command's own; 128 + n when signal n ended it; 125 when \
+    casemate failed, 126 when the command could not be executed, 127 when it was not found.")]
+pub(crate) struct Run {
+    /// Run in a fresh disposable made from NAME, erased at its end.
+    #[arg(long)]
+    pub(crate) disposable: bool,
+    /// User in the guest.
+    #[arg(long, short, value_name = "NAME", conflicts_with = "root")]
+    pub(crate) user: Option<String>,
+    /// Run as root in the guest.
+    #[arg(long)]
+    pub(crate) root: bool,
+    /// Working directory in the guest.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) cwd: Option<String>,
+    /// Set an environment variable in the guest. May be repeated.
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<String>,
+    /// Leave the command running and return at once; see `casemate logs`.
+    #[arg(long, short, conflicts_with_all = ["tty", "no_tty", "disposable"])]
+    pub(crate) detach: bool,
+    /// Give the command a terminal even when standard input or output is none.
+    #[arg(long, short, overrides_with = "no_tty")]
+    pub(crate) tty: bool,
+    /// Give the command no terminal.
+    #[arg(long, short = 'T', overrides_with = "tty")]
+    pub(crate) no_tty: bool,
+    /// Name of the compartment.
+    pub(crate) name: String,
+    /// Program and arguments, executed as they are; the user's login shell when not given.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// A compartment.
+#[derive(Args, Debug)]
+pub(crate) struct Name {
+    /// Name of the compartment.
+    pub(crate) name: String,
+}
+
+/// Several compartments.
+#[derive(Args, Debug)]
+pub(crate) struct Names {
+    /// Names of the compartments.
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// Arguments of `stop`.
+#[derive(Args, Debug)]
+pub(crate) struct Stop {
+    /// Do not ask the guest.
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Every running compartment.
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
+    /// Names of the compartments.
+    #[arg(required_unless_present = "all")]
+    pub(crate) names: Vec<String>,
+}
+
+/// A form for programs.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Json {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A compartment, and a form for programs.
+#[derive(Args, Debug)]
+pub(crate) struct NameJson {
+    /// Name of the compartment.
+    pub(crate) name: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `shell`.
+#[derive(Args, Debug)]
+pub(crate) struct ShellArguments {
+    /// Open a root shell in a session of its own instead of the console.
+    #[arg(long)]
+    pub(crate) root: bool,
+    /// Name of the compartment.
+    pub(crate) name: String,
+}
+
+/// Arguments of `logs`.
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    /// Name of the compartment.
+    pub(crate) name: String,
+    /// The output of this detached session.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) session: Option<u32>,
+    /// The guest's serial console.
+    #[arg(long, conflicts_with = "session")]
+    pub(crate) console: bool,
+    /// Go on as lines are added, until interrupted.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The last LINES lines only.
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub(crate) lines: Option<usize>,
+    /// Print JSON: one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the JSON Schema of the configuration and check nothing.
+    #[arg(long, conflicts_with_all = ["json", "reference"])]
+    pub(crate) schema: bool,
+    /// Print the reference of the configuration (Markdown) and check nothing.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) reference: bool,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Build an image.
+    Build {
+        /// Build it even if it is there and up to date.
+        #[arg(long)]
+        force: bool,
+        /// Name of the image.
+        #[arg(default_value = "debian")]
+        name: String,
+    },
+    /// List the images.
+    List(Json),
+    /// Show an image.
+    Show(NameJson),
+}
+
+/// Arguments of `units`.
+#[derive(Args, Debug)]
+pub(crate) struct Units {
+    /// Folder to write them to; standard output when not given.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        Some(_) => Err("the name is empty".into()),
+        // As docker and podman do: the value the caller has.
+        None => std::env::var(text)
+            .map(|value| format!("{text}={value}"))
+            .map_err(|_| format!("give NAME=VALUE, or the name of a variable that is set; `{text}` is not")),
+    }
+}
+
+/// The command line with the short names of the program resolved: `vm-run x` is `casemate run x`.
+pub(crate) fn expand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let program = arguments.first().map(PathBuf::from).unwrap_or_default();
+    let short = match program.file_name().and_then(|name| name.to_str()) {
+        Some("vm-run") => &["run"][..],
+        Some("vm-start") => &["start"],
+        Some("vm-start-debug") => &["start", "--verbose"],
+        Some("vm-stop") => &["stop"],
+        Some("vm-shell") => &["shell"],
+        _ => return arguments,
+    };
+    arguments[0] = "casemate".into();
+    arguments.splice(1..1, short.iter().map(OsString::from));
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_after_the_compartment_belong_to_the_command() {
+        let arguments = ["casemate", "run", "demo", "ls", "--all", "-t"];
+        let parsed = Arguments::try_parse_from(arguments).expect("parses");
+        let Command::Run(run) = parsed.command else { panic!("run expected") };
+        assert_eq!(run.name, "demo");
+        assert_eq!(run.command, ["ls", "--all", "-t"]);
+        assert!(!run.tty);
+    }
+
+    #[test]
+    fn short_names_stand_for_commands() {
+        let expanded = expand(["/usr/bin/vm-run", "demo", "true"].map(OsString::from).to_vec());
+        assert_eq!(expanded, ["casemate", "run", "demo", "true"]);
+    }
+}

@@ -1,0 +1,136 @@
+//! `start`, `stop`, `restart`, `pause`, `resume`.
+
+use std::time::Duration;
+
+use casemate_supervise::control::{self, Failure, Progress as State, Request};
+use casemate_supervise::prepare::{Target, World};
+
+use crate::arguments::Stop;
+use crate::connect::{Answer, Supervisor};
+use crate::failure::Problem;
+use crate::progress::Progress;
+use crate::{console, event_loop, running, say_notes};
+
+/// Starts compartments; the first that fails is reported after the others were tried.
+pub(crate) fn start(world: &World, names: &[String], verbose: bool) -> Result<u8, Problem> {
+    each(names, |name| {
+        world.compartment(name)?;
+        event_loop()?.block_on(start_one(world, name, verbose))
+    })
+}
+
+/// Starts one compartment and waits until it is ready.
+pub(crate) async fn start_one(world: &World, name: &str, verbose: bool) -> Result<(), Problem> {
+    let target = Target::Declared(name.into());
+    let mut progress = Progress::new(format!("starting `{name}`"));
+    loop {
+        let mut supervisor = Supervisor::of(world, &target).await?;
+        say_notes(&supervisor.notes);
+        let _console = if verbose { console::show(world, name).await.ok() } else { None };
+        supervisor.send(&Request::Start, vec![], true).await?;
+        let mut state = String::new();
+        loop {
+            let answer = tokio::select! {
+                answer = supervisor.receive::<State>() => answer?,
+                () = tokio::time::sleep(Duration::from_millis(500)) => {
+                    progress.tick(&state);
+                    continue;
+                }
+            };
+            match answer {
+                Ok(Answer { value, more: true }) => state = value.state,
+                Ok(Answer { more: false, .. }) => return Ok(()),
+                Err(Failure::Stopping) => {
+                    supervisor.closed().await;
+                    break;
+                }
+                Err(failure) => return Err(Problem::answered(name, failure)),
+            }
+        }
+    }
+}
+
+/// Stops compartments. One that is not running is no error.
+pub(crate) fn stop(world: &World, arguments: &Stop) -> Result<u8, Problem> {
+    let names = if arguments.all { running::names(world)? } else { arguments.names.clone() };
+    each(&names, |name| {
+        if !running::is_known(world, name) {
+            world.compartment(name)?;
+        }
+        event_loop()?.block_on(stop_one(world, name, arguments.force))
+    })
+}
+
+async fn stop_one(world: &World, name: &str, force: bool) -> Result<(), Problem> {
+    let Some(mut supervisor) = running::supervisor(world, name)? else { return Ok(()) };
+    let mut progress = Progress::new(format!("stopping `{name}`"));
+    supervisor.send(&Request::Stop(control::Stop { force }), vec![], true).await?;
+    loop {
+        let answer = tokio::select! {
+            answer = supervisor.receive::<State>() => answer,
+            () = tokio::time::sleep(Duration::from_millis(500)) => {
+                progress.tick("");
+                continue;
+            }
+        };
+        match answer {
+            Ok(Ok(Answer { more: true, .. })) => {}
+            Ok(Ok(_)) => break,
+            Ok(Err(failure)) => return Err(Problem::answered(name, failure)),
+            // It ended without a last word, which is what was wanted.
+            Err(_) => break,
+        }
+    }
+    supervisor.closed().await;
+    // The directory goes last.
+    for _ in 0..200 {
+        if !world.run_directory(name).exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Stops compartments and starts them again.
+pub(crate) fn restart(world: &World, names: &[String], verbose: bool) -> Result<u8, Problem> {
+    each(names, |name| {
+        world.compartment(name)?;
+        event_loop()?.block_on(async {
+            stop_one(world, name, false).await?;
+            start_one(world, name, verbose).await
+        })
+    })
+}
+
+/// Pauses or resumes a running compartment.
+pub(crate) fn execute(world: &World, name: &str, resume: bool) -> Result<u8, Problem> {
+    if !running::is_known(world, name) {
+        world.compartment(name)?;
+    }
+    event_loop()?.block_on(async {
+        let Some(mut supervisor) = running::supervisor(world, name)? else {
+            return Err(Problem::new(format!("compartment `{name}` is not running"))
+                .hint(format!("run: casemate start {name}")));
+        };
+        let request = if resume { Request::Resume } else { Request::Pause };
+        supervisor.ask::<State>(&request).await?;
+        Ok(0)
+    })
+}
+
+/// Does something for each name; reports every failure and returns the last.
+fn each(
+    names: &[String],
+    act: impl Fn(&str) -> Result<(), Problem>,
+) -> Result<u8, Problem> {
+    let mut failed: Option<Problem> = None;
+    for name in names {
+        if let Err(problem) = act(name)
+            && let Some(earlier) = failed.replace(problem)
+        {
+            eprint!("{earlier}");
+        }
+    }
+    failed.map_or(Ok(0), Err)
+}

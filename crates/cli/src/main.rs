@@ -1,0 +1,96 @@
+//! `casemate`: runs applications and services in isolated compartments.
+//!
+//! Parses the command line, hands each command to its module, prints what fails. It keeps nothing:
+//! a running compartment belongs to its supervisor ([`casemate_supervise`]).
+
+mod arguments;
+mod connect;
+mod console;
+mod failure;
+mod image;
+mod lifecycle;
+mod logs;
+mod manual;
+mod progress;
+mod run;
+mod running;
+mod session;
+mod show;
+mod terminal;
+mod units;
+
+use std::process::ExitCode;
+
+use casemate_supervise::prepare::World;
+use clap::{CommandFactory, Parser};
+
+use arguments::{Arguments, Command};
+use failure::Problem;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse_from(arguments::expand(std::env::args_os().collect()));
+    match dispatch(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(problem) => {
+            eprint!("{problem}");
+            // `run` has the exit codes 1 to 124 for its command.
+            let of_run = matches!(arguments.command, Command::Run(_));
+            ExitCode::from(if of_run { run::OWN_FAILURE } else { problem.code })
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
+    let verbose = arguments.verbose;
+    let world = match &arguments.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Arguments::command(), "casemate", &mut std::io::stdout());
+            return Ok(0);
+        }
+        Command::Man { directory } => return manual::write(directory),
+        Command::Check(check) => {
+            if let Some(done) = show::describe_configuration(check) {
+                return done;
+            }
+            World::load(arguments.config.as_deref())?
+        }
+        _ => World::load(arguments.config.as_deref())?,
+    };
+    match &arguments.command {
+        Command::Run(run) => run::run(&world, run, verbose),
+        Command::Start(names) => lifecycle::start(&world, &names.names, verbose),
+        Command::Stop(stop) => lifecycle::stop(&world, stop),
+        Command::Restart(names) => lifecycle::restart(&world, &names.names, verbose),
+        Command::Pause(name) => lifecycle::execute(&world, &name.name, false),
+        Command::Resume(name) => lifecycle::execute(&world, &name.name, true),
+        Command::List(form) => show::list(&world, *form),
+        Command::Status(arguments) => show::status(&world, arguments),
+        Command::Shell(arguments) => console::shell(&world, arguments, verbose),
+        Command::Logs(arguments) => logs::logs(&world, arguments),
+        Command::Plan(arguments) => show::plan(&world, arguments),
+        Command::Check(arguments) => show::check(&world, arguments),
+        Command::Image(command) => image::image(&world, command),
+        Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
+        Command::Completions { .. } | Command::Man { .. } => Ok(0),
+    }
+}
+
+/// The event loop that talks to supervisors.
+fn event_loop() -> Result<tokio::runtime::Runtime, Problem> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?)
+}
+
+/// Says what the user should know, once each.
+fn say_notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+}
+
+/// Prints a value for programs.
+fn print_json(value: &impl serde::Serialize) -> Result<u8, Problem> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Problem::new("could not print JSON").because(&error))?;
+    println!("{text}");
+    Ok(0)
+}

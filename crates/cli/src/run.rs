@@ -1,0 +1,353 @@
+//! `casemate run`: a command in a compartment, as `ssh host command` would run it.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use casemate_supervise::control::{self, Failure, Request};
+use casemate_supervise::prepare::{Target, World};
+use casemate_wire::ExitStatus;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::arguments::Run;
+use crate::connect::{Answer, Supervisor};
+use crate::failure::Problem;
+use crate::progress::Progress;
+use crate::session::{self, End};
+use crate::terminal::{self, RawMode};
+use crate::{console, say_notes};
+
+/// Exit code when casemate itself failed.
+pub(crate) const OWN_FAILURE: u8 = 125;
+
+/// How long the supervisor may take to say why a session was lost.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Times a compartment that is just ending is waited for and started again.
+const ATTEMPTS: u32 = 3;
+
+/// What the output thread tells.
+enum News {
+    Started,
+    End(End),
+}
+
+/// How an attempt to run something went.
+enum Attempt {
+    Code(u8),
+    /// The compartment was just ending: nothing was run.
+    Again,
+}
+
+/// Runs a command; returns the exit code.
+///
+/// # Errors
+/// casemate itself failed.
+pub(crate) fn run(world: &World, arguments: &Run, verbose: bool) -> Result<u8, Problem> {
+    world.compartment(&arguments.name)?;
+    let wanted = request(arguments);
+    let target = if arguments.disposable {
+        fresh(world, &arguments.name)?
+    } else {
+        Target::Declared(arguments.name.clone())
+    };
+    crate::event_loop()?.block_on(async {
+        for _ in 0..ATTEMPTS {
+            match attempt(world, &target, &wanted, verbose).await? {
+                Attempt::Code(code) => return Ok(code),
+                Attempt::Again => {}
+            }
+        }
+        Err(Problem::answered(&target.name(), Failure::Stopping))
+    })
+}
+
+/// Opens a session as root with a terminal: `casemate shell --root`.
+pub(crate) fn root_shell(world: &World, name: &str, verbose: bool) -> Result<u8, Problem> {
+    let arguments = Run {
+        disposable: false,
+        user: None,
+        root: true,
+        cwd: None,
+        env: vec![],
+        detach: false,
+        tty: true,
+        no_tty: false,
+        name: name.into(),
+        command: vec![],
+    };
+    run(world, &arguments, verbose)
+}
+
+fn request(arguments: &Run) -> control::Run {
+    let wants_terminal = arguments.tty || (!arguments.no_tty && terminal::is_interactive());
+    let terminal = (wants_terminal && !arguments.detach).then(|| {
+        let size = terminal::size();
+        control::Size { rows: size.rows, columns: size.columns }
+    });
+    let mut environment = Vec::new();
+    if terminal.is_some()
+        && let Ok(term) = std::env::var("TERM")
+    {
+        environment.push(format!("TERM={term}"));
+    }
+    environment.extend(arguments.env.iter().cloned());
+    let texts: Option<Vec<String>> =
+        arguments.command.iter().map(|word| word.to_str().map(str::to_owned)).collect();
+    let bytes = || arguments.command.iter().map(|word| word.as_bytes().to_vec()).collect();
+    let argv_bytes = texts.is_none().then(bytes);
+    control::Run {
+        argv: texts.unwrap_or_default(),
+        argv_bytes,
+        environment,
+        cwd: arguments.cwd.clone(),
+        user: if arguments.root { Some("root".into()) } else { arguments.user.clone() },
+        terminal,
+        detach: arguments.detach,
+    }
+}
+
+/// A fresh disposable whose number nobody uses.
+fn fresh(world: &World, template: &str) -> Result<Target, Problem> {
+    for _ in 0..100 {
+        let seed = casemate_host::random::seed()?;
+        let number = 1000 + u32::from(u16::from_le_bytes([seed[0], seed[1]])) % 9000;
+        let target = Target::Fresh { template: template.into(), number };
+        if !world.run_directory(&target.name()).exists() {
+            return Ok(target);
+        }
+    }
+    Err(Problem::new(format!("there are too many disposables of `{template}`"))
+        .hint("stop some of them; `casemate list` shows them"))
+}
+
+async fn attempt(
+    world: &World,
+    target: &Target,
+    wanted: &control::Run,
+    verbose: bool,
+) -> Result<Attempt, Problem> {
+    let name = target.name();
+    let mut supervisor = Supervisor::of(world, target).await?;
+    say_notes(&supervisor.notes);
+    let console = if verbose { console::show(world, &name).await.ok() } else { None };
+    let request = Request::Run(Box::new(wanted.clone()));
+    if wanted.detach {
+        supervisor.send(&request, vec![], true).await?;
+        return detached(&mut supervisor, &name).await;
+    }
+    let (ours, theirs) = UnixStream::pair()?;
+    supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await?;
+    let outcome = attached(world, &mut supervisor, &name, wanted, ours).await;
+    drop(console);
+    outcome
+}
+
+async fn detached(supervisor: &mut Supervisor, name: &str) -> Result<Attempt, Problem> {
+    let mut progress = Progress::new(format!("starting `{name}`"));
+    let mut state = String::new();
+    loop {
+        let answer = tokio::select! {
+            answer = supervisor.receive::<control::Progress>() => answer?,
+            () = tokio::time::sleep(Duration::from_millis(500)) => {
+                progress.tick(&state);
+                continue;
+            }
+        };
+        match answer {
+            Ok(Answer { value, more: true }) => state = value.state,
+            Ok(Answer { value, more: false }) => {
+                progress.clear();
+                println!("{}", value.session.unwrap_or_default());
+                return Ok(Attempt::Code(0));
+            }
+            Err(Failure::Stopping) => {
+                supervisor.closed().await;
+                return Ok(Attempt::Again);
+            }
+            Err(failure) => return Err(Problem::answered(name, failure)),
+        }
+    }
+}
+
+async fn attached(
+    world: &World,
+    supervisor: &mut Supervisor,
+    name: &str,
+    wanted: &control::Run,
+    ours: UnixStream,
+) -> Result<Attempt, Problem> {
+    let socket = Arc::new(ours);
+    let mut news = hear(socket.clone());
+    let mut progress = Progress::new(format!("starting `{name}`"));
+    let mut state = String::new();
+    let mut session = None;
+    let mut signals = None;
+    let mut raw = None;
+    loop {
+        let started = signals.is_some();
+        tokio::select! {
+            // What the session says comes first: its end is the answer.
+            biased;
+            message = news.recv() => match message {
+                Some(News::Started) => {
+                    progress.clear();
+                    signals = Some(Signals::catch()?);
+                    let resized = if wanted.terminal.is_some() {
+                        raw = RawMode::enter();
+                        Some(watch_size()?)
+                    } else {
+                        None
+                    };
+                    let socket = socket.clone();
+                    std::thread::spawn(move || give_input(&socket, resized));
+                }
+                Some(News::End(End::Exit(status))) => {
+                    drop(raw);
+                    return Ok(Attempt::Code(exit(name, wanted, &status)));
+                }
+                Some(News::End(End::OutputClosed)) => {
+                    // As a program ended by SIGPIPE would.
+                    return Ok(Attempt::Code(128 + nix::libc::SIGPIPE as u8));
+                }
+                Some(News::End(End::Lost)) | None => {
+                    progress.clear();
+                    drop(raw);
+                    return lost(supervisor, name, started).await;
+                }
+            },
+            answer = supervisor.receive::<control::Progress>() => match answer? {
+                Ok(Answer { value, .. }) => {
+                    state = value.state;
+                    session = value.session.or(session);
+                }
+                Err(Failure::Stopping) if !started => {
+                    progress.clear();
+                    supervisor.closed().await;
+                    return Ok(Attempt::Again);
+                }
+                Err(failure) => {
+                    progress.clear();
+                    drop(raw);
+                    return Err(Problem::answered(name, failure));
+                }
+            },
+            Some(signal) = next_signal(signals.as_mut()) => {
+                if let Some(session) = session {
+                    let _ = forward(world, name, session, signal).await;
+                }
+            }
+            () = tokio::time::sleep(Duration::from_millis(500)), if !started => {
+                progress.tick(&state);
+            }
+        }
+    }
+}
+
+/// Starts the thread that passes the session's output on.
+fn hear(socket: Arc<UnixStream>) -> mpsc::UnboundedReceiver<News> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let started = sender.clone();
+        let end = session::take_output(&socket, || {
+            // Nobody listens any more when the process ends.
+            let _ = started.send(News::Started);
+        });
+        let _ = sender.send(News::End(end));
+    });
+    receiver
+}
+
+fn give_input(socket: &UnixStream, resized: Option<UnixStream>) {
+    match resized {
+        Some(resized) => session::give_input(socket, &resized),
+        None => {
+            // A pair whose other end stays open and silent.
+            let Ok((silent, _open)) = UnixStream::pair() else { return };
+            session::give_input(socket, &silent);
+        }
+    }
+}
+
+/// A socket that becomes readable when the terminal's size changes.
+fn watch_size() -> std::io::Result<UnixStream> {
+    let (read, write) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(nix::libc::SIGWINCH, write)?;
+    Ok(read)
+}
+
+/// The session's socket was closed without an exit status: the supervisor knows why.
+async fn lost(supervisor: &mut Supervisor, name: &str, started: bool) -> Result<Attempt, Problem> {
+    let words = async {
+        loop {
+            match supervisor.receive::<control::Progress>().await? {
+                Ok(Answer { more: true, .. }) => {}
+                Ok(_) => return Ok(None),
+                Err(failure) => return Ok(Some(failure)),
+            }
+        }
+    };
+    match tokio::time::timeout(LAST_WORDS, words).await {
+        Ok(Ok(Some(Failure::Stopping))) if !started => {
+            supervisor.closed().await;
+            Ok(Attempt::Again)
+        }
+        Ok(Ok(Some(failure))) => Err(Problem::answered(name, failure)),
+        Ok(Err(problem)) => Err(problem),
+        Ok(Ok(None)) | Err(_) => Err(Problem::new(format!("the session in `{name}` was ended"))),
+    }
+}
+
+/// The exit code of a command that ended, with a word when it never ran.
+fn exit(name: &str, wanted: &control::Run, status: &ExitStatus) -> u8 {
+    if let ExitStatus::NotFound { reason }
+    | ExitStatus::NotExecutable { reason }
+    | ExitStatus::AgentFailed { reason } = status
+    {
+        let program = wanted.argv.first().map_or("the login shell", String::as_str);
+        let what = format!("could not run `{program}` in compartment `{name}`");
+        eprint!("{}", Problem { causes: vec![reason.clone()], ..Problem::new(what) });
+    }
+    status.code()
+}
+
+/// Signals that are passed on to the command.
+struct Signals(Vec<(u8, Signal)>);
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        use nix::libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+        let mut caught = Vec::new();
+        for number in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2] {
+            caught.push((number as u8, signal(SignalKind::from_raw(number))?));
+        }
+        Ok(Self(caught))
+    }
+}
+
+/// The next signal that arrives; never when none are caught.
+async fn next_signal(signals: Option<&mut Signals>) -> Option<u8> {
+    let Some(Signals(signals)) = signals else { return std::future::pending().await };
+    std::future::poll_fn(|context| {
+        for (number, signal) in signals.iter_mut() {
+            if let std::task::Poll::Ready(Some(())) = signal.poll_recv(context) {
+                return std::task::Poll::Ready(Some(*number));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+/// Asks the supervisor to signal the command; past the session's socket, where it would stand
+/// behind input that the command may never read.
+async fn forward(world: &World, name: &str, session: u32, signal: u8) -> Result<(), Problem> {
+    let Some(mut supervisor) = Supervisor::running(world.places.runtime(), name)? else {
+        return Ok(());
+    };
+    let request = Request::Signal(control::Signal { session, signal });
+    supervisor.ask::<control::Progress>(&request).await.map(drop)
+}

@@ -1,0 +1,70 @@
+//! Ids of compartments.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::assign::AssignedIds;
+use crate::diagnostic::{Concern, Diagnostic};
+use crate::settings::Settings;
+use crate::value::id::CompartmentId;
+use crate::value::name::CompartmentName;
+
+/// An id for every compartment, and the former ones of names that are gone.
+pub(super) fn ids(
+    settings: &Settings,
+    prior: &AssignedIds,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> BTreeMap<CompartmentName, CompartmentId> {
+    let largest = settings.network.largest_id();
+    let mut given: BTreeMap<CompartmentName, CompartmentId> = BTreeMap::new();
+    let mut taken: BTreeSet<CompartmentId> = BTreeSet::new();
+    let mut give = |name: &CompartmentName, id: CompartmentId, taken: &mut BTreeSet<_>| {
+        if id <= largest && !given.contains_key(name) && taken.insert(id) {
+            given.insert(name.clone(), id);
+        }
+    };
+    for compartment in settings.compartments.values() {
+        if let Some(id) = compartment.id {
+            give(&compartment.name, id, &mut taken);
+        }
+    }
+    let (present, gone): (Vec<_>, Vec<_>) =
+        prior.compartments.iter().partition(|(name, _)| settings.compartments.contains_key(*name));
+    for (name, assigned) in present.iter().chain(&gone) {
+        give(name, assigned.id, &mut taken);
+    }
+
+    // What needs an address comes before what only wants a number.
+    let mut new: Vec<_> =
+        settings.compartments.values().filter(|new| !given.contains_key(&new.name)).collect();
+    new.sort_by_key(|compartment| (!compartment.host_networking, compartment.name.clone()));
+    let mut free =
+        (CompartmentId::MIN.get()..=largest.get()).step_by(2).filter_map(CompartmentId::new);
+    let mut reclaimable: Vec<CompartmentName> = gone
+        .iter()
+        .map(|(name, _)| (*name).clone())
+        .filter(|name| given.contains_key(name) && !settings.broken.contains_key(name.as_str()))
+        .rev()
+        .collect();
+    for compartment in new {
+        let id = free
+            .find(|id| !taken.contains(id))
+            .or_else(|| reclaimable.pop().and_then(|name| given.remove(&name)));
+        match id {
+            Some(id) => {
+                given.insert(compartment.name.clone(), id);
+            }
+            None => diagnostics.push(
+                Diagnostic::error(format!(
+                    "no id is left for compartment `{}`: {} has room for {}",
+                    compartment.name,
+                    settings.network.cidr,
+                    (largest.get() - 1) / 2,
+                ))
+                .at(compartment.declared)
+                .hint("widen `[network] cidr`, for example to a /16")
+                .concerning(Concern::Compartment(compartment.name.to_string())),
+            ),
+        }
+    }
+    given
+}

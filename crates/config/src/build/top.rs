@@ -1,0 +1,87 @@
+//! `[network]`, `[engine.*]`, `[switch]`, `[audit]`, `isolated-pci-devices`.
+
+use std::collections::BTreeMap;
+
+use crate::diagnostic::{Concern, Diagnostic};
+use crate::layers::View;
+use crate::schema::top::{self, audit, engine, nat, network, switch};
+use crate::settings::{AuditSettings, EngineSettings, NetworkSettings, Settings, SwitchSettings};
+use crate::value::choice::{Accel, EngineKind, LogLevel, Machine, NetworkMode};
+use crate::value::net::Ipv4Cidr;
+use crate::value::size::Size;
+
+/// Everything but compartments, images and virtual networks.
+pub(super) fn settings(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> Settings {
+    Settings {
+        network: network_settings(&roots.table(&top::NETWORK)),
+        isolated_pci_devices: roots.texts(&top::ISOLATED_PCI_DEVICES).into_iter().collect(),
+        compartments: BTreeMap::new(),
+        broken: BTreeMap::new(),
+        images: BTreeMap::new(),
+        networks: BTreeMap::new(),
+        engines: engines(roots, found),
+        switch: switch_settings(&roots.table(&top::SWITCH)),
+        audit: audit_settings(&roots.table(&top::AUDIT)),
+    }
+}
+
+fn network_settings(view: &View<'_>) -> NetworkSettings {
+    let nat = view.table(&network::NAT);
+    NetworkSettings {
+        cidr: view.text(&network::CIDR).unwrap_or_else(Ipv4Cidr::links),
+        nat_enable: nat.flag(&nat::ENABLE),
+        nat_interface: nat.text(&nat::INTERFACE),
+        ipv6: view.flag(&network::IPV6),
+        mode: view.text(&network::MODE).unwrap_or(NetworkMode::Auto),
+    }
+}
+
+fn engines(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> BTreeMap<EngineKind, EngineSettings> {
+    let mut engines = BTreeMap::new();
+    let written = roots.named(&top::ENGINE);
+    for kind in EngineKind::ALL {
+        let empty = View::new(roots.context(), Vec::new());
+        let view = written
+            .iter()
+            .find(|(entry, _)| entry.key == kind.as_str())
+            .map_or(&empty, |(_, view)| view);
+        if *kind != EngineKind::Qemu {
+            for key in [&engine::MACHINE, &engine::ACCEL] {
+                if let Some(entry) = view.entry(key) {
+                    found.push(
+                        Diagnostic::error(format!("`{}` is a setting of qemu only", key.name))
+                            .at(entry.key_span)
+                            .hint(format!("take it out of [engine.{kind}]"))
+                            .concerning(Concern::Engine(*kind)),
+                    );
+                }
+            }
+        }
+        engines.insert(
+            *kind,
+            EngineSettings {
+                binary: view.text(&engine::BINARY),
+                log_level: view.text(&engine::LOG_LEVEL),
+                extra_args: view.texts(&engine::EXTRA_ARGS),
+                machine: view.text(&engine::MACHINE).unwrap_or(Machine::Q35),
+                accel: view.text(&engine::ACCEL).unwrap_or(Accel::Auto),
+            },
+        );
+    }
+    engines
+}
+
+fn switch_settings(view: &View<'_>) -> SwitchSettings {
+    SwitchSettings {
+        log_level: view.text(&switch::LOG_LEVEL).unwrap_or(LogLevel::Warn),
+        mtu: view.integer(&switch::MTU).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(1500),
+    }
+}
+
+fn audit_settings(view: &View<'_>) -> AuditSettings {
+    AuditSettings {
+        enable: view.flag(&audit::ENABLE),
+        syslog: view.flag(&audit::SYSLOG),
+        max_file_size: view.size(&audit::MAX_FILE_SIZE).unwrap_or(Size::ONE_MIB),
+    }
+}

@@ -1,0 +1,31 @@
+//! The host side's only Linux effects: finding out what the machine offers, single steps and their
+//! undoing, and starting a process in its jail. It decides nothing; the plan has.
+//!
+//! One file per kernel facility. The supervisor and the command line go through here for whatever
+//! touches the machine; tests of theirs use [`fake::FakeHost`] in place of [`linux::LinuxHost`].
+//!
+//! **Invariant:** no guest byte is read here, and no shell is started.
+
+// UNSAFETY: pidfd_open(2), pidfd_send_signal(2), getrandom(2), landlock_create_ruleset(2), a
+// clone(2) into namespaces that ends at once, and the memory of the KVM probe have no safe wrapper.
+#![allow(unsafe_code)]
+
+pub mod boot;
+pub mod clock;
+pub mod durable;
+pub mod facts;
+pub mod fake;
+pub mod kvm;
+pub mod landlock;
+pub mod launch;
+pub mod linux;
+pub mod namespaces;
+pub mod pidfd;
+pub mod places;
+pub mod qemu;
+pub mod random;
+pub mod rundir;
+pub mod sockets;
+pub mod step;
+pub mod subordinate;
+pub mod tsc;

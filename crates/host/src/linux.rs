@@ -1,0 +1,149 @@
+//! The real host: applies steps to this machine and holds what comes of them, the directory, the
+//! sockets and the processes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use casemate_plan::Step;
+use casemate_plan::process::{Channel, DescriptorSource, Process, Role};
+
+use crate::launch::{LaunchError, Launched, launch};
+use crate::rundir::{Leftovers, RunDirectory};
+use crate::sockets;
+use crate::step::{Host, StepError};
+
+/// This machine, and what one compartment has on it.
+#[derive(Debug)]
+pub struct LinuxHost {
+    processes: Vec<Process>,
+    jail_program: PathBuf,
+    log: OwnedFd,
+    run_directory: Option<RunDirectory>,
+    leftovers: Option<Leftovers>,
+    /// Ends of channels by the process that gets them; none is the supervisor itself.
+    ends: Vec<(Option<Role>, Channel, OwnedFd)>,
+    running: BTreeMap<Role, Launched>,
+}
+
+impl LinuxHost {
+    /// The machine, before the first step of a plan with these processes. What they and their jails
+    /// print goes to `log`.
+    pub fn new(processes: Vec<Process>, jail_program: PathBuf, log: OwnedFd) -> Self {
+        Self {
+            processes,
+            jail_program,
+            log,
+            run_directory: None,
+            leftovers: None,
+            ends: Vec::new(),
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// What a predecessor that was killed had left in the run directory, to be told once.
+    pub fn take_leftovers(&mut self) -> Option<Leftovers> {
+        self.leftovers.take()
+    }
+
+    /// The supervisor's end of a channel that only one process names.
+    pub fn take_channel(&mut self, channel: Channel) -> Option<OwnedFd> {
+        self.take_end(None, channel)
+    }
+
+    /// A process that was started and is not undone yet, to wait for.
+    pub fn running(&mut self, role: Role) -> Option<&mut Launched> {
+        self.running.get_mut(&role)
+    }
+
+    /// Makes every channel that the processes name, an end for each that names it.
+    fn connect(&mut self) -> io::Result<()> {
+        let mut users: BTreeMap<Channel, Vec<Role>> = BTreeMap::new();
+        for process in &self.processes {
+            for descriptor in &process.descriptors {
+                if let DescriptorSource::Channel { channel } = descriptor.what {
+                    users.entry(channel).or_default().push(process.role);
+                }
+            }
+        }
+        for (channel, users) in users {
+            let (one, other) = sockets::channel_pair(channel)?;
+            self.ends.push((users.first().copied(), channel, one));
+            self.ends.push((users.get(1).copied(), channel, other));
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, role: Role) -> Result<(), LaunchError> {
+        let missing = || LaunchError::NotPlanned(role.describe());
+        let place = self.processes.iter().position(|process| process.role == role);
+        let process = self.processes[place.ok_or_else(missing)?].clone();
+        let mut channels = Vec::new();
+        for descriptor in &process.descriptors {
+            if let DescriptorSource::Channel { channel } = descriptor.what {
+                let end = self.take_end(Some(role), channel);
+                channels.push((
+                    descriptor.number,
+                    end.ok_or(LaunchError::Descriptor(descriptor.number))?,
+                ));
+            }
+        }
+        let log = self
+            .log
+            .try_clone()
+            .map_err(|source| LaunchError::Start { program: process.program.clone(), source })?;
+        let launched = launch(&process, &self.jail_program, channels, log)?;
+        self.running.insert(role, launched);
+        Ok(())
+    }
+
+    fn take_end(&mut self, user: Option<Role>, channel: Channel) -> Option<OwnedFd> {
+        let place = self.ends.iter().position(|end| (end.0, end.1) == (user, channel))?;
+        Some(self.ends.swap_remove(place).2)
+    }
+}
+
+impl Host for LinuxHost {
+    fn apply(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::RunDirectory { path } => {
+                let (directory, leftovers) = RunDirectory::claim(path)?;
+                self.run_directory = Some(directory);
+                self.leftovers = leftovers;
+                Ok(())
+            }
+            Step::Channels => self.connect().map_err(StepError::Channels),
+            Step::Start { role } => Ok(self.start(*role)?),
+            Step::BuildImage { .. } | Step::CheckImage { .. } | Step::AwaitGuest { .. } => Ok(()),
+        }
+    }
+
+    fn undo(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::RunDirectory { .. } => match self.run_directory.take() {
+                Some(directory) => Ok(directory.remove()?),
+                None => Ok(()),
+            },
+            Step::Channels => {
+                self.ends.clear();
+                Ok(())
+            }
+            Step::Start { role } => match self.running.remove(role) {
+                Some(mut launched) => end(&mut launched)
+                    .map_err(|source| StepError::End { process: role.describe(), source }),
+                None => Ok(()),
+            },
+            Step::BuildImage { .. } | Step::CheckImage { .. } | Step::AwaitGuest { .. } => Ok(()),
+        }
+    }
+}
+
+/// Kills a process that has not ended and reaps it.
+fn end(launched: &mut Launched) -> io::Result<()> {
+    if launched.try_wait()?.is_none() {
+        launched.kill()?;
+        launched.wait()?;
+    }
+    Ok(())
+}

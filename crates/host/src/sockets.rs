@@ -1,0 +1,90 @@
+//! Unix sockets: the connected pairs between the processes of a compartment, and listening and
+//! connecting at paths of any length.
+//!
+//! A socket address holds 107 bytes of path (unix(7)). A longer one is reached through a descriptor
+//! of its directory, as `/proc/self/fd/N/name`.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use casemate_plan::process::Channel;
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+/// The longest path a socket address holds, in bytes: `sun_path` less its NUL, unix(7).
+const LONGEST_PATH: usize = 107;
+
+/// Both ends of a channel, close-on-exec: sequenced packets for [`Channel::Orders`], whose messages
+/// carry descriptors and must not merge, a byte stream for the others.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn channel_pair(channel: Channel) -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = match channel {
+        Channel::Orders => SockType::SeqPacket,
+        Channel::Agent | Channel::Console | Channel::Monitor => SockType::Stream,
+    };
+    Ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Listens at a path where nothing is yet, for the owner of the directory alone (mode 0600).
+///
+/// # Errors
+/// There is something at the path, the directory does not exist, or its last component is too long.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = at(path, |path| UnixListener::bind(path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Connects to the socket at a path.
+///
+/// # Errors
+/// There is none, nobody listens, or the caller may not.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    at(path, |path| UnixStream::connect(path))
+}
+
+/// Does something at a path that may be too long for a socket address.
+fn at<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    if path.as_os_str().as_bytes().len() <= LONGEST_PATH {
+        return act(path);
+    }
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    let directory: File = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(directory)?;
+    let short: PathBuf = ["/proc/self/fd", &directory.as_raw_fd().to_string()].iter().collect();
+    act(&short.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn socket_at_a_long_path_is_found_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let deep = directory.path().join("d".repeat(150));
+        fs::create_dir(&deep).expect("made");
+        let path = deep.join("control");
+        let listener = listen(&path).expect("listening");
+        let mut client = connect(&path).expect("connected");
+        client.write_all(b"x").expect("written");
+        let (mut server, _) = listener.accept().expect("accepted");
+        server.read_exact(&mut [0]).expect("read");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(listen(&path).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+    }
+}

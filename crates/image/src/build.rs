@@ -1,0 +1,153 @@
+//! Builds an image into a scratch folder: packages, then packing, kernel and modules, and the
+//! manifest that describes them.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use crate::debian::{self, DebianError};
+use crate::digest::{self, Digest};
+use crate::error::{Attempt, FileError};
+use crate::kernel::{self, KernelError};
+use crate::manifest::{FORMAT, Inputs, Manifest, Module, Package, Part, Parts};
+use crate::modules::{self, ModuleError};
+use crate::recipe::{RecipeError, Source};
+use crate::scratch::Scratch;
+use crate::store::StoreError;
+use crate::{Phase, Progress, Recipe};
+
+/// Folder of the modules in an image.
+const MODULES: &str = "modules";
+
+/// An image that could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The recipe means nothing.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The root file system could not be made from Debian packages.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    /// The kernel cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel's modules cannot be used.
+    #[error(transparent)]
+    Modules(#[from] ModuleError),
+    /// A file of the build.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The store the image was for.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl BuildError {
+    /// Whether there was no room for the image.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Debian(DebianError::DiskFull { .. }) => true,
+            Self::File(error)
+            | Self::Store(StoreError::File(error))
+            | Self::Debian(DebianError::File(error))
+            | Self::Modules(ModuleError::File(error)) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+}
+
+/// What a source makes, for the image to be put together from. The files belong to others and
+/// are copied.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    /// The packed root file system.
+    pub(crate) root: std::path::PathBuf,
+    /// The kernel as shipped.
+    pub(crate) kernel: std::path::PathBuf,
+    /// The folder of its modules.
+    pub(crate) modules: std::path::PathBuf,
+    /// Its release.
+    pub(crate) kernel_release: String,
+    /// Processor architecture, as `uname -m` names it.
+    pub(crate) architecture: String,
+    /// What the recipe was resolved to.
+    pub(crate) inputs: Inputs,
+    /// Installed packages, in order.
+    pub(crate) packages: Vec<Package>,
+}
+
+/// Builds `recipe` into the scratch folder's image.
+pub(crate) fn build(
+    scratch: &Scratch,
+    recipe: &Recipe,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Manifest, BuildError> {
+    let raw = match &recipe.source {
+        Source::Debian(source) => debian::build(&scratch.work()?, source, progress)?,
+    };
+    assemble(&scratch.image(), recipe, raw, progress)
+}
+
+/// Copies and unpacks what a source made.
+pub(crate) fn assemble(
+    image: &Path,
+    recipe: &Recipe,
+    raw: Raw,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Manifest, BuildError> {
+    progress(Progress::begin(Phase::Kernel));
+    let root = copy(&raw.root, image, "root.erofs")?;
+    let bzimage = copy(&raw.kernel, image, "bzImage")?;
+    let path = image.join(&bzimage.file);
+    let vmlinux = kernel::vmlinux(&fs::read(&path).attempt("read", &path)?)?;
+    let kernel = write(image, "kernel", &vmlinux)?;
+    let selection = modules::select(&raw.modules)?;
+    let folder = image.join(MODULES);
+    fs::create_dir(&folder).attempt("create", &folder)?;
+    let modules = selection
+        .modules
+        .into_iter()
+        .map(|(name, contents)| {
+            let part = write(image, &format!("{MODULES}/{name}.ko"), &contents)?;
+            Ok(Module { name, part })
+        })
+        .collect::<Result<_, FileError>>()?;
+    Ok(Manifest {
+        format: FORMAT,
+        architecture: raw.architecture,
+        kernel_release: raw.kernel_release,
+        recipe: recipe.clone(),
+        inputs: raw.inputs,
+        parts: Parts { root, kernel, bzimage },
+        verity: None,
+        modules,
+        module_groups: selection.groups,
+        packages: raw.packages,
+    })
+}
+
+fn copy(from: &Path, image: &Path, file: &str) -> Result<Part, FileError> {
+    let source = open_plain(from)?;
+    let path = image.join(file);
+    let target = File::create(&path).attempt("create", &path)?;
+    let (sha256, size) = digest::copy(source, target).attempt("write", &path)?;
+    Ok(Part { file: file.to_owned(), size, sha256 })
+}
+
+fn write(image: &Path, file: &str, contents: &[u8]) -> Result<Part, FileError> {
+    let path = image.join(file);
+    fs::write(&path, contents).attempt("write", &path)?;
+    Ok(Part { file: file.to_owned(), size: contents.len() as u64, sha256: Digest::of(contents) })
+}
+
+/// Opens a file that packages' scripts may have had a hand in: a link is not followed, so that
+/// nothing of the user's own gets into the image.
+pub(crate) fn open_plain(path: &Path) -> Result<File, FileError> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)
+        .attempt("open", path)
+}

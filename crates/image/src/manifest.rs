@@ -1,0 +1,133 @@
+//! The manifest: what an image consists of, byte for byte. Its own digest names the image.
+//!
+//! It holds no time and no path of the host, so that the same inputs give the same digest.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Recipe};
+
+/// The only manifest format this crate writes and reads.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What an image consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format, 1.
+    pub format: u32,
+    /// Processor architecture, as `uname -m` names it.
+    pub architecture: String,
+    /// Release of the kernel, as `uname -r` gives it.
+    pub kernel_release: String,
+    /// What was asked for.
+    pub recipe: Recipe,
+    /// What that was resolved to.
+    pub inputs: Inputs,
+    /// The large files.
+    pub parts: Parts,
+    /// dm-verity parameters of the root file system, when it has a hash tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<Verity>,
+    /// Kernel modules, each after those it depends on.
+    pub modules: Vec<Module>,
+    /// Names of the modules each group needs, dependencies included.
+    pub module_groups: BTreeMap<String, Vec<String>>,
+    /// Installed packages, by name.
+    pub packages: Vec<Package>,
+}
+
+/// What a recipe was resolved to when the image was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// Codename of the release.
+    pub suite: String,
+    /// Packages asked for, the base set included.
+    pub packages: Vec<String>,
+    /// The kernel's packages, which are unpacked beside the root file system.
+    pub kernel_packages: Vec<Package>,
+    /// The time every file carries, in seconds since 1970.
+    pub source_date_epoch: u64,
+    /// Versions of the programs that built it.
+    pub tools: BTreeMap<String, String>,
+}
+
+/// The large files of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    /// The root file system, erofs.
+    pub root: Part,
+    /// The kernel as an uncompressed ELF file, for a PVH boot.
+    pub kernel: Part,
+    /// The kernel as the distribution ships it, for engines that want that.
+    pub bzimage: Part,
+}
+
+/// One file of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its path within the image's directory.
+    pub file: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The digest of its bytes.
+    pub sha256: Digest,
+}
+
+/// dm-verity parameters of the root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verity {
+    /// Root hash, hexadecimal.
+    pub root_hash: String,
+    /// Where in the root part the hash tree begins, in bytes.
+    pub hash_offset: u64,
+}
+
+/// One kernel module, stored uncompressed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Its name, as `/proc/modules` shows it.
+    pub name: String,
+    /// Its file.
+    #[serde(flatten)]
+    pub part: Part,
+}
+
+/// One installed package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The architecture it is for, or `all`.
+    pub architecture: String,
+}
+
+impl Manifest {
+    /// The bytes that are stored and whose digest names the image.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest has string keys only");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// The first file that is not within the image's directory, if there is one: a manifest
+    /// may come from elsewhere.
+    pub(crate) fn stray_file(&self) -> Option<&str> {
+        let parts = [&self.parts.root, &self.parts.kernel, &self.parts.bzimage];
+        let modules = || self.modules.iter();
+        let mut files = parts
+            .into_iter()
+            .chain(modules().map(|module| &module.part))
+            .map(|part| part.file.as_str());
+        let stray = |file: &&str| {
+            let mut components = Path::new(file).components();
+            let inside = components.all(|component| matches!(component, Component::Normal(_)));
+            file.is_empty() || !inside
+        };
+        let mut names = modules().map(|module| module.name.as_str());
+        files.find(stray).or_else(|| names.find(|name| name.contains('/') || name.contains('\n')))
+    }
+}

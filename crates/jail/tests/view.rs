@@ -1,0 +1,156 @@
+//! What a program in a jail can see: tried by one that is in it, on the real kernel, as root and as
+//! an ordinary user.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use casemate_plan::jail::VisibleFile;
+use casemate_plan::process::{Channel, Descriptor, DescriptorSource, Process};
+use common::{Fixture, callers};
+use serde_json::{Value, json};
+
+fn report(fixture: &Fixture, process: &Process) -> Value {
+    let output = fixture.run(process);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{:?}: {} {said}", fixture.caller, output.status);
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn program_has_no_privilege() {
+    for caller in callers() {
+        let seen = report(&Fixture::new(caller), &Fixture::new(caller).probe(&["report"]));
+        let status = &seen["status"];
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(status[set], "0000000000000000", "{set}");
+        }
+        assert_eq!(status["NoNewPrivs"], "1");
+        assert_eq!(status["Uid"], "1 1 1 1");
+        assert_eq!(status["Gid"], "1 1 1 1");
+        assert_eq!(status["Groups"], "");
+        assert_eq!(status["SigBlk"], "0000000000000000");
+        assert_eq!(status["Umask"], "0077");
+        assert_eq!(seen["session"], seen["pid"]);
+        assert_ne!(seen["signal-init"], "ok");
+    }
+}
+
+#[test]
+fn supplementary_groups_are_kept_only_where_planned() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let mut process = fixture.probe(&["report"]);
+        let groups = |process: &Process| report(&fixture, process)["status"]["Groups"].clone();
+        assert_eq!(groups(&process), "");
+        process.jail.identity.keep_groups = true;
+        // Not mapped, but there: the kernel shows the overflow group.
+        assert_eq!(groups(&process), "65534 65534");
+    }
+}
+
+#[test]
+fn program_sees_no_other_process_and_no_network() {
+    for caller in callers() {
+        let seen = report(&Fixture::new(caller), &Fixture::new(caller).probe(&["report"]));
+        assert_eq!(seen["processes"], json!([seen["pid"].to_string()]));
+        assert_eq!(seen["devices"], json!(["lo"]));
+        assert!(seen["udp"].as_str().expect("text").contains("unreachable"), "{}", seen["udp"]);
+        assert_ne!(seen["tcp"], "ok");
+        assert_eq!(seen["host-name"], "jail");
+    }
+}
+
+#[test]
+fn program_sees_no_file_but_the_listed() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let (open, secret) = (fixture.path("open"), fixture.path("secret"));
+        let area = fixture.path("area");
+        for path in [&open, &secret] {
+            fs::write(path, "text").expect("written");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("mode");
+        }
+        fs::create_dir(&area).expect("made");
+        fs::set_permissions(&area, fs::Permissions::from_mode(0o777)).expect("mode");
+        std::os::unix::fs::symlink("/usr/lib", fixture.path("link")).expect("linked");
+
+        let mut process = fixture.probe(&["report", "/etc/passwd", "/sys", "/home", "/dev/null"]);
+        process.arguments.extend(["/seen", "/area", "/usr", "/link", "/dev/zero"].map(Into::into));
+        process.arguments.push(secret.display().to_string());
+        process.arguments.push(open.display().to_string());
+        let at = |mut file: VisibleFile, target: &str| {
+            file.target = target.into();
+            file
+        };
+        process.jail.files.extend([
+            at(VisibleFile::write(&open), "/seen"),
+            at(VisibleFile::read(&area), "/area"),
+            at(VisibleFile::read(fixture.path("link")), "/link"),
+            VisibleFile::write("/dev/null"),
+            VisibleFile::read(fixture.path("nothing")).if_there(),
+        ]);
+        let seen = report(&fixture, &process);
+        let look = |path: &str| seen["paths"][path].clone();
+
+        for hidden in ["/etc/passwd", "/sys", "/home", "/dev/zero"] {
+            assert_eq!(look(hidden)["exists"], false, "{hidden}");
+        }
+        assert_eq!(look(&secret.display().to_string())["exists"], false);
+        assert_eq!(look(&open.display().to_string())["exists"], false);
+        assert_eq!((&look("/seen")["read"], &look("/seen")["write"]), (&json!("ok"), &json!("ok")));
+        assert_eq!(look("/dev/null")["write"], "ok");
+        assert_eq!(look("/area")["read"], "ok");
+        assert_ne!(look("/area")["write"], "ok");
+        assert_eq!(look("/usr")["read"], "ok");
+        assert_ne!(look("/usr")["write"], "ok");
+        assert_eq!(look("/link")["link"], "/usr/lib");
+        assert_ne!(seen["create-in-root"], "ok");
+        assert_eq!(seen["directory"], "/");
+    }
+}
+
+#[test]
+fn program_gets_the_listed_descriptors_environment_and_limits() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let mut process = fixture.probe(&["report"]);
+        process.environment = vec![("LANG".into(), "C".into())];
+        process.jail.limits.address_space = Some(1 << 30);
+        let what = DescriptorSource::Channel { channel: Channel::Agent };
+        process.descriptors = vec![Descriptor { number: 4, what }];
+        // Three are open, the one in the middle is listed.
+        let files = (0..3).map(|_| fs::File::open("/dev/null").expect("opened")).collect();
+        let output = fixture.command(&process, files).output().expect("started");
+        let seen: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+
+        // The last one is the directory being read.
+        assert_eq!(seen["descriptors"], json!(["0", "1", "2", "3", "4"]));
+        assert_eq!(seen["environment"], json!({"LANG": "C"}));
+        let limits = seen["limits"].as_str().expect("text");
+        for expected in [
+            ["Max", "core", "file", "size", "1", "1"].as_slice(),
+            &["Max", "open", "files", "64", "64"],
+            &["Max", "processes", "32", "32"],
+            &["Max", "address", "space", "1073741824", "1073741824"],
+        ] {
+            let found = limits.lines().any(|line| {
+                line.split_whitespace().take(expected.len()).eq(expected.iter().copied())
+            });
+            assert!(found, "{expected:?} in {limits}");
+        }
+    }
+}
+
+#[test]
+fn program_has_its_name_where_it_is_visible() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let mut process = fixture.probe(&["report"]);
+        process.jail.files.push(VisibleFile::execute(&process.program));
+        let seen = report(&fixture, &process);
+        assert_eq!(seen["status"]["Name"], "probe");
+        assert_eq!(seen["directory"], "/");
+    }
+}

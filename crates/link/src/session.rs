@@ -1,0 +1,287 @@
+//! One session: a client's socket on one side, a stream of the link on the other.
+//!
+//! ```text
+//! Open ──client closes──▶ HungUp ──Exit──▶ gone
+//!   └────────Exit───────▶ Finishing ──everything flushed──▶ gone
+//! ```
+//!
+//! A detached session has a file in the place of the client; it is never hung up by itself.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{MsgFlags, recv};
+
+use casemate_wire::{
+    CreditError, Decoder, ExitStatus, FrameError, Kind, Receiver, Sender, encode, encode_header,
+};
+
+use crate::queue::{Queue, Written};
+
+/// Output of a detached session that is kept, in bytes. What comes after is dropped, with a line
+/// that says so, because nobody bounds what a command may print in a month.
+const DETACHED_LOG_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// Bytes waiting for the guest above which clients are not read.
+pub(crate) const PORT_HIGH_WATER: usize = 256 * 1024;
+
+/// Where the session is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Both ends are there.
+    Open,
+    /// The command has ended; the client has not yet taken everything.
+    Finishing(ExitStatus),
+    /// The client has gone; the agent has not yet said that the command ended.
+    HungUp,
+}
+
+/// The host side of a session.
+#[derive(Debug)]
+enum End {
+    Client {
+        socket: OwnedFd,
+        decoder: Decoder,
+        queue: Queue,
+    },
+    Log {
+        file: File,
+        written: u64,
+    },
+    /// The client has gone; what still comes is dropped.
+    Nobody,
+}
+
+/// A session and its flow control.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) stream: u32,
+    pub(crate) phase: Phase,
+    /// What epoll was last told to watch; none for a file, which cannot be watched.
+    pub(crate) watched: Option<EpollFlags>,
+    end: End,
+    to_guest: Sender,
+    from_guest: Receiver,
+}
+
+/// Why a session's client was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientGone;
+
+impl Session {
+    /// A session whose client is at the other end of `socket`.
+    pub(crate) fn attached(stream: u32, socket: OwnedFd) -> Self {
+        let end = End::Client { socket, decoder: Decoder::new(), queue: Queue::default() };
+        Self::new(stream, end)
+    }
+
+    /// A session whose output goes to `file`.
+    pub(crate) fn detached(stream: u32, file: File) -> Self {
+        let written = file.metadata().map_or(0, |metadata| metadata.len());
+        Self::new(stream, End::Log { file, written })
+    }
+
+    fn new(stream: u32, end: End) -> Self {
+        Self {
+            stream,
+            phase: Phase::Open,
+            watched: None,
+            end,
+            to_guest: Sender::default(),
+            from_guest: Receiver::default(),
+        }
+    }
+
+    /// The socket to watch, if the session has one.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.end {
+            End::Client { socket, .. } => Some(socket.as_fd()),
+            End::Log { .. } | End::Nobody => None,
+        }
+    }
+
+    /// What to watch the socket for, given how much waits for the guest.
+    pub(crate) fn wants(&self, port_waiting: usize) -> EpollFlags {
+        let End::Client { decoder, queue, .. } = &self.end else { return EpollFlags::empty() };
+        let mut flags = EpollFlags::empty();
+        if !queue.is_empty() {
+            flags |= EpollFlags::EPOLLOUT;
+        }
+        let blocked = matches!(decoder.peek(), Ok(Some(_)));
+        if self.phase == Phase::Open && !blocked && port_waiting < PORT_HIGH_WATER {
+            flags |= EpollFlags::EPOLLIN;
+        }
+        flags
+    }
+
+    /// Everything the client shall have was taken by its socket.
+    pub(crate) fn flushed(&self) -> bool {
+        match &self.end {
+            End::Client { queue, .. } => queue.is_empty(),
+            End::Log { .. } | End::Nobody => true,
+        }
+    }
+
+    /// Reads from the client once and forwards whole frames into the port.
+    pub(crate) fn read_client(
+        &mut self,
+        port: &mut Queue,
+        port_socket: &OwnedFd,
+    ) -> Result<(), ClientGone> {
+        let End::Client { socket, decoder, .. } = &mut self.end else { return Ok(()) };
+        let space = decoder.space();
+        if !space.is_empty() {
+            match recv(socket.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err(ClientGone),
+                Ok(count) => decoder.filled(count),
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                Err(_) => return Err(ClientGone),
+            }
+        }
+        self.forward(port, port_socket)
+    }
+
+    /// Forwards the client's frames as far as credit and the port's queue allow.
+    pub(crate) fn forward(
+        &mut self,
+        port: &mut Queue,
+        port_socket: &OwnedFd,
+    ) -> Result<(), ClientGone> {
+        let End::Client { decoder, .. } = &mut self.end else { return Ok(()) };
+        loop {
+            let Some((_, kind, length)) = decoder.peek().map_err(|_| ClientGone)? else {
+                return Ok(());
+            };
+            if port.len() >= PORT_HIGH_WATER
+                || (kind == Kind::Stdin && length > self.to_guest.available())
+            {
+                return Ok(());
+            }
+            let Ok(Some(frame)) = decoder.next_frame() else { return Err(ClientGone) };
+            match frame.kind {
+                Kind::Stdin => self.to_guest.spend(length),
+                Kind::Resize => drop(frame.size().map_err(|_| ClientGone)?),
+                _ => return Err(ClientGone),
+            }
+            let header = encode_header(self.stream, frame.kind, length);
+            // A port that is closed is noticed where it is read.
+            let _ = port.send_or_queue(port_socket, &header, frame.payload);
+        }
+    }
+
+    /// The agent has consumed `count` bytes of standard input.
+    pub(crate) fn credit_returned(&mut self, count: u32) -> Result<(), CreditError> {
+        self.to_guest.returned(count)
+    }
+
+    /// Output arrived from the guest. `Err(ClientGone)` inside when nobody takes it.
+    pub(crate) fn output(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+    ) -> Result<Result<(), ClientGone>, CreditError> {
+        self.from_guest.received(payload.len())?;
+        match &mut self.end {
+            End::Client { socket, queue, .. } => {
+                let header = encode_header(0, kind, payload.len());
+                match queue.send_or_queue(socket, &header, payload) {
+                    Written::Closed => return Ok(Err(ClientGone)),
+                    Written::Some(count) => self.passed_on(count),
+                }
+            }
+            End::Log { file, written } => {
+                append(file, written, payload);
+                self.from_guest.passed_on(payload.len());
+            }
+            End::Nobody => self.from_guest.passed_on(payload.len()),
+        }
+        Ok(Ok(()))
+    }
+
+    /// A small frame without credit for the client: Started or Exit.
+    pub(crate) fn tell_client(&mut self, kind: Kind, payload: &[u8]) -> Result<(), ClientGone> {
+        let End::Client { socket, queue, .. } = &mut self.end else { return Ok(()) };
+        let header = encode_header(0, kind, payload.len());
+        match queue.send_or_queue(socket, &header, payload) {
+            Written::Closed => Err(ClientGone),
+            Written::Some(_) => Ok(()),
+        }
+    }
+
+    /// The command ended.
+    pub(crate) fn finish(&mut self, status: ExitStatus) -> Result<(), ClientGone> {
+        let told = self.tell_client(Kind::Exit, &encode(&status));
+        self.phase = Phase::Finishing(status);
+        told
+    }
+
+    /// The client's socket can take more.
+    pub(crate) fn flush(&mut self) -> Result<(), ClientGone> {
+        let End::Client { socket, queue, .. } = &mut self.end else { return Ok(()) };
+        match queue.flush(socket) {
+            Written::Closed => Err(ClientGone),
+            Written::Some(count) => {
+                self.passed_on(count);
+                Ok(())
+            }
+        }
+    }
+
+    /// Credit to give back to the agent now.
+    pub(crate) fn give_back(&mut self) -> Option<u32> {
+        self.from_guest.give_back()
+    }
+
+    /// Headers are counted as if they were data: it gives credit back a few bytes early and never
+    /// more than was received.
+    fn passed_on(&mut self, count: usize) {
+        let count = count.min(self.from_guest.held());
+        self.from_guest.passed_on(count);
+    }
+
+    /// Forgets the client.
+    pub(crate) fn hang_up(&mut self) {
+        self.phase = Phase::HungUp;
+        let held = self.from_guest.held();
+        self.from_guest.passed_on(held);
+        self.end = End::Nobody;
+    }
+}
+
+/// Appends to a detached session's log, within [`DETACHED_LOG_LIMIT`].
+fn append(file: &mut File, written: &mut u64, payload: &[u8]) {
+    if *written >= DETACHED_LOG_LIMIT {
+        return;
+    }
+    let left = usize::try_from(DETACHED_LOG_LIMIT - *written).unwrap_or(usize::MAX);
+    let piece = &payload[..payload.len().min(left)];
+    // A full disk loses log, not the session.
+    let _ = file.write_all(piece);
+    *written += piece.len() as u64;
+    if *written >= DETACHED_LOG_LIMIT {
+        let _ = file.write_all(b"\n[casemate: the log has reached its limit of 16 MiB]\n");
+    }
+}
+
+/// A frame the agent may not send on a session's stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// Malformed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Against the flow control.
+    #[error(transparent)]
+    Credit(#[from] CreditError),
+    /// An exit status that is none.
+    #[error(transparent)]
+    Message(#[from] casemate_wire::MessageError),
+    /// Not for this direction.
+    #[error("a frame of kind {0:?} does not come from a guest")]
+    Kind(Kind),
+    /// Nobody opened this stream.
+    #[error("stream {0} does not exist")]
+    UnknownStream(u32),
+}

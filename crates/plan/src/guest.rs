@@ -1,0 +1,88 @@
+//! What the agent will be told.
+
+use casemate_config::{Compartment, FileContent, GuestInit};
+use casemate_wire::{Boot, Init, RootDisk, User, WriteFile};
+
+use crate::{ImageParts, Instance};
+
+/// Serial number of the root disk.
+pub(crate) const ROOT_SERIAL: &str = "root";
+
+/// The agent's orders for this compartment, but for clock and seed.
+pub(crate) fn boot(
+    compartment: &Compartment,
+    instance: &Instance,
+    machine_id: &str,
+    image: Option<&ImageParts>,
+) -> Boot {
+    let guest = &compartment.guest;
+    let keys: Vec<String> = guest.authorized_keys.iter().map(|key| key.as_str().into()).collect();
+    let mut users: Vec<User> = guest
+        .users
+        .iter()
+        .map(|user| User {
+            name: user.name.as_str().into(),
+            uid: Some(user.uid),
+            groups: user.groups.iter().map(|group| group.as_str().into()).collect(),
+            shell: user
+                .shell
+                .as_ref()
+                .map_or("/bin/bash".into(), |shell| shell.as_path().display().to_string()),
+            authorized_keys: keys.clone(),
+        })
+        .collect();
+    let default_user: String = guest.user.as_str().into();
+    if default_user != "root" && users.iter().all(|user| user.name != default_user) {
+        users.push(User {
+            name: default_user.clone(),
+            uid: None,
+            groups: vec![],
+            shell: "/bin/bash".into(),
+            authorized_keys: keys,
+        });
+    }
+    let files = guest.files.iter().filter_map(|(path, file)| {
+        let FileContent::Text(text) = &file.content else { return None };
+        Some(WriteFile {
+            path: path.as_path().display().to_string(),
+            content: text.clone().into_bytes(),
+            mode: file.mode.bits().into(),
+            owner: file.owner.as_str().into(),
+        })
+    });
+    Boot {
+        hostname: if instance.fresh {
+            instance.name.clone()
+        } else {
+            guest.hostname.as_str().into()
+        },
+        machine_id: machine_id.into(),
+        clock: 0,
+        seed: vec![],
+        root: RootDisk {
+            serial: ROOT_SERIAL.into(),
+            filesystem: image.map_or("erofs".into(), |image| image.filesystem.clone()),
+            overlay: true,
+        },
+        overlay_size: 0,
+        init: match guest.init {
+            GuestInit::Agent => Init::Agent,
+            GuestInit::Systemd => Init::Systemd,
+        },
+        console_user: Some(default_user.clone()),
+        users,
+        default_user,
+        files: files.collect(),
+        sysctls: guest
+            .sysctls
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect(),
+        timezone: guest.timezone.as_ref().map(|zone| zone.as_str().into()),
+        environment: guest
+            .env
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect(),
+    }
+}

@@ -1,0 +1,66 @@
+//! Which subordinate user and group each confined process runs as.
+//!
+//! Two ids for each compartment, taken from the end of the caller's range so that they do not
+//! meet the ids that image builds map from its beginning.
+
+use crate::facts::{Caller, HostFacts};
+use crate::jail::{IdMapMethod, Identity};
+use crate::process::Role;
+use crate::refusal::Refusal;
+
+/// Subordinate ids a caller needs: what adduser(8) and useradd(8) give to every new user.
+const NEEDED: u32 = 65536;
+
+/// Root's range where `/etc/subuid` gives it none: the block that systemd's table of ids
+/// (UIDS-GIDS) leaves unused, from 0x70000000.
+const ROOT_RANGE: (u32, u32) = (0x7000_0000, NEEDED);
+
+/// First slot of fresh disposables; declared compartments have those below.
+pub const FRESH_SLOTS: u32 = 16384;
+
+/// The identity of `role` in the compartment with this `slot`.
+///
+/// A slot is `(id - 1) / 2` for a declared compartment, [`FRESH_SLOTS`] + its number for a fresh
+/// disposable.
+pub fn identity(facts: &HostFacts, slot: u32, role: Role) -> Result<Identity, Refusal> {
+    let caller = &facts.caller;
+    let map = if caller.uid == 0 { IdMapMethod::Direct } else { IdMapMethod::Newidmap };
+    if map == IdMapMethod::Newidmap && !facts.newidmap {
+        return Err(Refusal::HostNotReady {
+            what: "`newuidmap` is not installed, so a VM cannot run as a user of its own".into(),
+            hint: "install the package `uidmap`".into(),
+        });
+    }
+    let from_end = 1 + 2 * slot + if role == Role::Link { 1 } else { 0 };
+    let pick = |range: Option<(u32, u32)>, file: &str| -> Result<u32, Refusal> {
+        let (start, count) = range
+            .or((caller.uid == 0).then_some(ROOT_RANGE))
+            .filter(|&(_, count)| count >= NEEDED)
+            .ok_or_else(|| no_range(caller, file))?;
+        count
+            .checked_sub(from_end)
+            .map(|offset| start + offset)
+            .ok_or_else(|| no_range(caller, file))
+    };
+    Ok(Identity {
+        uid: pick(caller.subordinate_uids, "/etc/subuid")?,
+        gid: pick(caller.subordinate_gids, "/etc/subgid")?,
+        map,
+        keep_groups: false,
+    })
+}
+
+fn no_range(caller: &Caller, file: &str) -> Refusal {
+    Refusal::HostNotReady {
+        what: format!(
+            "user `{}` has no range of {NEEDED} subordinate ids in {file}, \
+             so a VM cannot run as a user of its own",
+            caller.name
+        ),
+        hint: format!(
+            "run: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {} \
+             (choose a range that nobody else in {file} has)",
+            caller.name
+        ),
+    }
+}

@@ -1,0 +1,118 @@
+//! Confinement as data: what one process may see and do.
+//!
+//! A [`Jail`] stands beside the process it confines in the plan, is printed with it, and is carried
+//! out by `casemate-jail`, which reads it from a descriptor. Nothing here does anything.
+//!
+//! Always true and therefore not written down: `no_new_privs` is set, no capability is kept, all
+//! namespaces are new (user, mount, PID, network, IPC, UTS, cgroup), core dumps are off, the
+//! environment is empty but for what the process lists, no descriptor is open but the listed ones,
+//! and the process is killed when its parent ends.
+//!
+//! **Invariant:** a jail has no network. What needs one gets a descriptor of it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What a process may see and do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Jail {
+    /// The user the process runs as.
+    pub identity: Identity,
+    /// The whole of its file system: an otherwise empty, read-only tmpfs. Also the Landlock rules,
+    /// where the kernel has Landlock.
+    pub files: Vec<VisibleFile>,
+    /// Resource limits.
+    pub limits: Limits,
+}
+
+/// A subordinate user and group that exist only for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Identity {
+    /// User id outside, from the caller's range in `/etc/subuid`.
+    pub uid: u32,
+    /// Group id outside, from the caller's range in `/etc/subgid`.
+    pub gid: u32,
+    /// How the id map is written.
+    pub map: IdMapMethod,
+    /// Keep the caller's supplementary groups: only where a device node (`/dev/kvm`) is open to
+    /// one of them and the program cannot take it as a descriptor.
+    pub keep_groups: bool,
+}
+
+/// Who writes the id map of the user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdMapMethod {
+    /// `newuidmap` and `newgidmap` (package uidmap), for an ordinary user.
+    Newidmap,
+    /// Written directly, by root.
+    Direct,
+}
+
+/// One path of the host that exists in the jail too, at the same place unless said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VisibleFile {
+    /// Where it is on the host. A symbolic link is recreated as a link.
+    pub source: PathBuf,
+    /// Where the process sees it.
+    pub target: PathBuf,
+    /// What it may do there.
+    pub access: Access,
+    /// A missing source is no error (it differs between distributions).
+    pub optional: bool,
+}
+
+/// What a process may do below a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Read files and list directories.
+    Read,
+    /// Read, and execute programs and libraries.
+    Execute,
+    /// Read and write an existing file or device node; create nothing.
+    Write,
+}
+
+/// Resource limits of a process (setrlimit(2)). The soft and the hard limit are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Limits {
+    /// RLIMIT_NOFILE: open descriptors.
+    pub open_files: u64,
+    /// RLIMIT_AS in bytes, where the need is known beforehand.
+    pub address_space: Option<u64>,
+    /// RLIMIT_NPROC: processes and threads of the subordinate user.
+    pub processes: u64,
+}
+
+impl VisibleFile {
+    /// `path` at the same place, readable and executable.
+    pub fn execute(path: impl Into<PathBuf>) -> Self {
+        Self::same(path.into(), Access::Execute)
+    }
+
+    /// `path` at the same place, readable.
+    pub fn read(path: impl Into<PathBuf>) -> Self {
+        Self::same(path.into(), Access::Read)
+    }
+
+    /// `path` at the same place, an existing file or node that may be written.
+    pub fn write(path: impl Into<PathBuf>) -> Self {
+        Self::same(path.into(), Access::Write)
+    }
+
+    /// Makes the absence of the source no error.
+    pub fn if_there(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    fn same(path: PathBuf, access: Access) -> Self {
+        Self { source: path.clone(), target: path, access, optional: false }
+    }
+}

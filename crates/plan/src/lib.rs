@@ -1,0 +1,128 @@
+//! Decides everything, as data: settings and facts in, a [`Plan`] out.
+//!
+//! No I/O, no clock, no environment, no randomness: the same input gives the same bytes. Whoever
+//! carries a plan out makes no decision of its own, so `casemate plan` can print it beforehand.
+//!
+//! ```text
+//! config::Compartment ┐
+//! facts::HostFacts    ├─▶ plan() ─▶ Plan { steps, processes with jails, guest, deadlines }
+//! ImageParts          ┘
+//! ```
+
+pub mod facts;
+mod guest;
+pub mod identity;
+pub mod jail;
+mod print;
+pub mod process;
+pub mod qemu;
+mod refusal;
+mod step;
+mod unavailable;
+mod vm;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use casemate_config::{Compartment, EngineSettings};
+use serde::Serialize;
+
+pub use print::print;
+pub use refusal::Refusal;
+pub use step::Step;
+pub use vm::plan;
+
+use facts::HostFacts;
+use process::Process;
+
+/// What a plan is made from, beside the facts.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The compartment, or for a fresh disposable its template.
+    pub compartment: &'a Compartment,
+    /// Settings of its engine.
+    pub engine: &'a EngineSettings,
+    /// Who it will be.
+    pub instance: Instance,
+    /// Its image; none when it is not built yet.
+    pub image: Option<ImageParts>,
+    /// Name of the image, with what the compartment adds to it.
+    pub image_name: String,
+    /// `/etc/machine-id`: 32 hexadecimal digits, derived by the caller from name and host.
+    pub machine_id: String,
+    /// Directory for sockets and the lock.
+    pub run_directory: PathBuf,
+    /// Directory for logs.
+    pub log_directory: PathBuf,
+}
+
+/// One running of a compartment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Instance {
+    /// Name of the running compartment.
+    pub name: String,
+    /// Number that no other running compartment has; see [`identity::identity`].
+    pub slot: u32,
+    /// A fresh disposable: ends with its first session.
+    pub fresh: bool,
+}
+
+/// Files of an image that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageParts {
+    /// Digest of the manifest, hexadecimal.
+    pub digest: String,
+    /// Root file system.
+    pub root: PathBuf,
+    /// Its type.
+    pub filesystem: String,
+    /// Kernel to boot.
+    pub kernel: PathBuf,
+    /// Initrd with our agent.
+    pub initrd: PathBuf,
+}
+
+/// Everything a start will do.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// Who runs.
+    pub instance: Instance,
+    /// How code is executed: `kvm` or `tcg`.
+    pub acceleration: &'static str,
+    /// Plain sentences the user should know, such as why KVM is not used.
+    pub notes: Vec<String>,
+    /// In order.
+    pub steps: Vec<Step>,
+    /// In the order of their start.
+    pub processes: Vec<Process>,
+    /// What the agent is told; clock and seed are filled in at the time.
+    pub guest: casemate_wire::Boot,
+    /// From the start of the VMM to a guest that is ready.
+    pub boot_deadline: Duration,
+    /// From the request to a guest that has shut down.
+    pub stop_deadline: Duration,
+    /// End this long after the last session; none stays.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Plan {
+    /// The process with this role.
+    ///
+    /// # Panics
+    /// When the plan has none: every plan has each role once.
+    pub fn process(&self, role: process::Role) -> &Process {
+        self.processes.iter().find(|process| process.role == role).expect("each role is planned")
+    }
+}
+
+impl HostFacts {
+    /// What a machine without hardware virtualization means, in one sentence.
+    pub fn tcg_warning(reason: &str) -> String {
+        format!(
+            "KVM is not used ({reason}): the guest runs under emulation (TCG), which is slow and \
+             no security boundary"
+        )
+    }
+}

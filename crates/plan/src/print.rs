@@ -1,0 +1,161 @@
+//! A plan as a person reads it.
+
+use std::fmt::Write;
+
+use crate::Plan;
+use crate::jail::{Access, IdMapMethod, Jail};
+use crate::process::{Channel, DescriptorSource, Process};
+
+/// The whole plan as text, for `casemate plan`.
+pub fn print(plan: &Plan) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = plan_text(&mut out, plan);
+    out
+}
+
+fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    writeln!(out, "plan for `{}` (engine qemu, {})", plan.instance.name, plan.acceleration)?;
+    for note in &plan.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    writeln!(out, "\nsteps")?;
+    for (number, step) in plan.steps.iter().enumerate() {
+        writeln!(out, "  {}. {}", number + 1, step.describe())?;
+        if let Some(undo) = step.undo() {
+            writeln!(out, "     undone by: {undo}")?;
+        }
+    }
+    for process in &plan.processes {
+        process_text(out, process)?;
+    }
+    let guest = &plan.guest;
+    writeln!(out, "\nguest")?;
+    writeln!(out, "  hostname      {}", guest.hostname)?;
+    writeln!(out, "  machine id    {}", guest.machine_id)?;
+    writeln!(
+        out,
+        "  root          disk `{}`, {}, read-only{}",
+        guest.root.serial,
+        guest.root.filesystem,
+        if guest.root.overlay { " under a tmpfs overlay" } else { "" }
+    )?;
+    let users: Vec<&str> = guest.users.iter().map(|user| user.name.as_str()).collect();
+    writeln!(out, "  users         {} (sessions run as {})", users.join(" "), guest.default_user)?;
+    for file in &guest.files {
+        writeln!(out, "  file          {} mode {:o}", file.path, file.mode)?;
+    }
+    for (name, value) in &guest.sysctls {
+        writeln!(out, "  sysctl        {name} = {value}")?;
+    }
+    writeln!(out, "\nlife")?;
+    writeln!(out, "  boot deadline {} s", plan.boot_deadline.as_secs())?;
+    writeln!(out, "  stop deadline {} s", plan.stop_deadline.as_secs())?;
+    match plan.idle_timeout {
+        _ if plan.instance.fresh => writeln!(out, "  ends          with its first session"),
+        Some(timeout) => {
+            writeln!(out, "  ends          {} s after the last session", timeout.as_secs())
+        }
+        None => writeln!(out, "  ends          when it is stopped"),
+    }
+}
+
+fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
+    writeln!(out, "\nprocess: {}", process.role.describe())?;
+    writeln!(out, "  program       {}", process.program.display())?;
+    for line in grouped(&process.arguments) {
+        writeln!(out, "    {line}")?;
+    }
+    for (name, value) in &process.environment {
+        writeln!(out, "  environment   {name}={value}")?;
+    }
+    for descriptor in &process.descriptors {
+        let what = match &descriptor.what {
+            DescriptorSource::Channel { channel } => channel.describe().to_owned(),
+            DescriptorSource::File { path, writable: false } => {
+                format!("{} (read-only)", path.display())
+            }
+            DescriptorSource::File { path, writable: true } => {
+                format!("{} (read and write)", path.display())
+            }
+            DescriptorSource::Log { path } => format!("{} (append)", path.display()),
+        };
+        writeln!(out, "  descriptor {}  {what}", descriptor.number)?;
+    }
+    jail_text(out, &process.jail)
+}
+
+fn jail_text(out: &mut String, jail: &Jail) -> std::fmt::Result {
+    let how = match jail.identity.map {
+        IdMapMethod::Newidmap => "newuidmap",
+        IdMapMethod::Direct => "written by root",
+    };
+    writeln!(out, "  user          {}:{} ({how})", jail.identity.uid, jail.identity.gid)?;
+    if jail.identity.keep_groups {
+        writeln!(out, "  groups        the caller's, for /dev/kvm")?;
+    }
+    writeln!(out, "  namespaces    user mount pid network ipc uts cgroup; no network")?;
+    writeln!(out, "  privileges    none, no_new_privs")?;
+    for file in &jail.files {
+        let access = match file.access {
+            Access::Read => "read",
+            Access::Execute => "read and execute",
+            Access::Write => "read and write",
+        };
+        write!(out, "  sees          {}", file.target.display())?;
+        if file.target != file.source {
+            write!(out, " = {}", file.source.display())?;
+        }
+        writeln!(out, " ({access}{})", if file.optional { ", if there" } else { "" })?;
+    }
+    if jail.files.is_empty() {
+        writeln!(out, "  sees          no file")?;
+    }
+    let limits = &jail.limits;
+    write!(
+        out,
+        "  limits        {} descriptors, {} processes",
+        limits.open_files, limits.processes
+    )?;
+    if let Some(bytes) = limits.address_space {
+        write!(out, ", {} MiB of address space", bytes >> 20)?;
+    }
+    writeln!(out)
+}
+
+/// One line a switch: `-name value`.
+fn grouped(arguments: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for argument in arguments {
+        match lines.last_mut() {
+            Some(line) if !argument.starts_with('-') && !line.contains(' ') => {
+                line.push(' ');
+                line.push_str(&quoted(argument));
+            }
+            _ => lines.push(quoted(argument)),
+        }
+    }
+    lines
+}
+
+/// As a shell would need it, so that a line can be tried by hand.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:+@%".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.into()
+    } else {
+        format!("'{}'", argument.replace('\'', "'\\''"))
+    }
+}
+
+impl Channel {
+    /// The channel in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Agent => "socket between VMM and link: the agent's port",
+            Self::Console => "socket between VMM and link: the serial console",
+            Self::Monitor => "socket between VMM and supervisor: QMP",
+            Self::Orders => "socket between link and supervisor: orders and reports",
+        }
+    }
+}

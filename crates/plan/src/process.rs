@@ -1,0 +1,93 @@
+//! A planned process: its program, arguments, descriptors and jail.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::jail::Jail;
+
+/// One process that a compartment needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Process {
+    /// What it is in the compartment.
+    pub role: Role,
+    /// The program, an absolute path.
+    pub program: PathBuf,
+    /// Arguments, without the program's name.
+    pub arguments: Vec<String>,
+    /// Environment, whole.
+    pub environment: Vec<(String, String)>,
+    /// Descriptors it starts with, beside 0 (`/dev/null`), 1 and 2 (the supervisor's log).
+    pub descriptors: Vec<Descriptor>,
+    /// What it may see and do.
+    pub jail: Jail,
+}
+
+/// What a process is in its compartment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The virtual machine monitor.
+    Vmm,
+    /// The process that decodes what the guest sends.
+    Link,
+}
+
+/// A descriptor handed to a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Descriptor {
+    /// Its number in the process, 3 or more.
+    pub number: i32,
+    /// What it is.
+    pub what: DescriptorSource,
+}
+
+/// Where a descriptor comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum DescriptorSource {
+    /// One end of a connected pair of unix sockets. The other end goes to the process that names
+    /// the same channel, or stays with the supervisor when none does.
+    Channel {
+        /// Which pair.
+        channel: Channel,
+    },
+    /// An opened file.
+    File {
+        /// Path on the host.
+        path: PathBuf,
+        /// Opened for writing too.
+        writable: bool,
+    },
+    /// A file opened for appending, created with mode 0600.
+    Log {
+        /// Path on the host.
+        path: PathBuf,
+    },
+}
+
+/// The connections between the processes of a compartment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channel {
+    /// VMM to link: the agent's virtio-serial port.
+    Agent,
+    /// VMM to link: the serial console.
+    Console,
+    /// VMM to supervisor: QMP.
+    Monitor,
+    /// Link to supervisor: typed messages, with descriptors of session sockets.
+    Orders,
+}
+
+impl Role {
+    /// The role in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vmm => "vmm",
+            Self::Link => "link",
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The steps of a start, in order, each with what undoes it.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::process::Role;
+
+/// One step of a start. Carried out in order; undone in reverse order at the end of the
+/// compartment's life or when a later step fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "step")]
+pub enum Step {
+    /// Build an image that is declared but not there. Done by the command line beforehand, with
+    /// progress; the image stays.
+    BuildImage {
+        /// Its name.
+        image: String,
+    },
+    /// Make the private directory for sockets and take its lock.
+    RunDirectory {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Compare manifest, kernel and initrd with their digests.
+    CheckImage {
+        /// Digest of the image.
+        digest: String,
+    },
+    /// Make the connected sockets between the processes.
+    Channels,
+    /// Start a process in its jail.
+    Start {
+        /// Which.
+        role: Role,
+    },
+    /// Wait for the agent's Hello, set the guest up, wait until it is ready.
+    AwaitGuest {
+        /// Deadline from the start of the VMM.
+        seconds: u32,
+    },
+}
+
+impl Step {
+    /// What the step does, in a few words.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::BuildImage { image } => format!("build the image `{image}`"),
+            Self::RunDirectory { path } => format!("make and lock {}", path.display()),
+            Self::CheckImage { digest } => {
+                format!("check the boot parts of image {}", &digest[..digest.len().min(16)])
+            }
+            Self::Channels => "connect sockets between the processes".into(),
+            Self::Start { role } => format!("start {} in its jail", role.describe()),
+            Self::AwaitGuest { seconds } => {
+                format!("wait for the agent, at most {seconds} s, and set the guest up")
+            }
+        }
+    }
+
+    /// What undoes it, in a few words; none when nothing is left of it.
+    pub fn undo(&self) -> Option<&'static str> {
+        match self {
+            Self::BuildImage { .. } | Self::CheckImage { .. } | Self::Channels => None,
+            Self::RunDirectory { .. } => Some("remove it with everything in it"),
+            Self::Start { .. } => Some("kill it with its PID namespace"),
+            Self::AwaitGuest { .. } => Some("ask the guest to shut down"),
+        }
+    }
+}
+
+impl Role {
+    /// The role in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Vmm => "the virtual machine monitor",
+            Self::Link => "the link process",
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Settings that are valid and that this version cannot carry out yet. They are refused, never
+//! ignored. A feature that arrives removes its line here.
+
+use casemate_config::{
+    Allocator, Compartment, EngineKind, FileContent, Gpu, GuestInit, Hardening, RestartPolicy,
+    Sound,
+};
+
+/// What `compartment` asks for and cannot have, as `setting: what it is`.
+pub(crate) fn features(compartment: &Compartment) -> Vec<String> {
+    let c = compartment;
+    let g = &c.guest;
+    let table: [(bool, &str); 20] = [
+        (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
+        (c.host_networking, "`host-networking` (a link to the host and NAT)"),
+        (!c.firewall.is_empty(), "`firewall` (rules for a networked compartment)"),
+        (!c.networks.is_empty(), "`networks` (links between compartments)"),
+        (c.vhost_user_net.is_some(), "`vhost-user-net` (another switch's socket)"),
+        (!c.volumes.is_empty(), "`volumes` (encrypted disks that last)"),
+        (!c.additional_disks.is_empty(), "`additional-disks`"),
+        (c.root_disk.is_some(), "`root-disk` (a root of your own)"),
+        (!c.root_disk_readonly, "`root-disk-readonly = false`"),
+        (!c.shares.is_empty(), "`shares` (folders of the host)"),
+        (matches!(c.gpu, Gpu::Model(_)), "`gpu` (accelerated graphics)"),
+        (c.sound != Sound::Off, "`sound`"),
+        (!c.pci_devices.is_empty(), "`pci-devices` (passthrough)"),
+        (!c.secrets.is_empty(), "`secrets`"),
+        (c.restart != RestartPolicy::No, "`restart` (starting again by itself)"),
+        (g.init == GuestInit::Systemd, "`guest.init = \"systemd\"`"),
+        (g.hardening == Hardening::Strict, "`guest.hardening`"),
+        (g.allocator == Allocator::Hardened, "`guest.allocator`"),
+        (!g.services.is_empty(), "`guest.services`"),
+        (
+            g.files.values().any(|file| matches!(file.content, FileContent::Source(_))),
+            "`guest.files` with `source` (use `content`)",
+        ),
+    ];
+    table.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what.to_owned()).collect()
+}

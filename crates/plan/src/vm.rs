@@ -1,0 +1,292 @@
+//! From a compartment to its plan, for the QEMU engine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use casemate_config::{Accel, Machine as MachineSetting};
+
+use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
+use crate::jail::{Jail, Limits, VisibleFile};
+use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
+use crate::qemu::{self, Acceleration, Disk, KvmDevice, Machine, MachineModel};
+use crate::{ImageParts, Plan, Refusal, Request, Step, guest, identity, unavailable};
+
+/// The oldest QEMU this is tested with (Debian 12).
+const OLDEST_QEMU: (u32, u32, u32) = (7, 2, 0);
+
+/// From this QEMU on `-accel kvm,device=` takes a descriptor.
+const KVM_BY_DESCRIPTOR: (u32, u32, u32) = (9, 1, 0);
+
+/// Until a guest is ready. A guest under emulation on a loaded machine has been seen to take 15 s.
+const BOOT_DEADLINE_TCG: Duration = Duration::from_secs(120);
+const BOOT_DEADLINE_KVM: Duration = Duration::from_secs(30);
+
+/// Until a guest that was asked to shut down is gone. The agent gives processes 1 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Descriptors of the VMM.
+const AGENT: i32 = 3;
+const CONSOLE: i32 = 4;
+const MONITOR: i32 = 5;
+const ROOT: i32 = 6;
+const KVM: i32 = 7;
+
+/// Decides everything about one start.
+///
+/// # Errors
+/// [`Refusal`] when the compartment asks for what cannot be had.
+pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
+    let compartment = request.compartment;
+    let features = unavailable::features(compartment);
+    if !features.is_empty() {
+        return Err(Refusal::NotAvailableYet {
+            compartment: compartment.name.to_string(),
+            features,
+        });
+    }
+    if let Err(reason) = &facts.user_namespaces {
+        return Err(Refusal::HostNotReady {
+            what: format!("user namespaces cannot be used ({reason}), so nothing can be confined"),
+            hint: "set the sysctls user.max_user_namespaces and, where it exists, \
+                   kernel.unprivileged_userns_clone so that they allow it"
+                .into(),
+        });
+    }
+    let qemu = qemu_of(facts)?;
+    let (acceleration, reason) = acceleration(request, facts, qemu)?;
+    let notes = reason.iter().map(|reason| HostFacts::tcg_warning(reason)).collect();
+    let kvm = matches!(acceleration, Acceleration::Kvm(_));
+    let boot_deadline = if kvm { BOOT_DEADLINE_KVM } else { BOOT_DEADLINE_TCG };
+
+    let mut steps = Vec::new();
+    if request.image.is_none() {
+        steps.push(Step::BuildImage { image: request.image_name.clone() });
+    }
+    steps.push(Step::RunDirectory { path: request.run_directory.clone() });
+    let digest = request.image.as_ref().map_or("(to be built)", |image| &image.digest);
+    steps.push(Step::CheckImage { digest: digest.into() });
+    steps.push(Step::Channels);
+    steps.push(Step::Start { role: Role::Link });
+    steps.push(Step::Start { role: Role::Vmm });
+    steps.push(Step::AwaitGuest { seconds: boot_deadline.as_secs() as u32 });
+
+    let disposable = compartment.disposable || request.instance.fresh;
+    Ok(Plan {
+        instance: request.instance.clone(),
+        acceleration: if kvm { "kvm" } else { "tcg" },
+        notes,
+        steps,
+        processes: vec![link(request, facts)?, vmm(request, facts, qemu, acceleration)?],
+        guest: guest::boot(
+            compartment,
+            &request.instance,
+            &request.machine_id,
+            request.image.as_ref(),
+        ),
+        boot_deadline,
+        stop_deadline: STOP_DEADLINE,
+        idle_timeout: disposable.then_some(compartment.idle_timeout),
+    })
+}
+
+fn qemu_of(facts: &HostFacts) -> Result<&QemuFacts, Refusal> {
+    let Some(qemu) = &facts.qemu else {
+        return Err(Refusal::HostNotReady {
+            what: format!("QEMU is not installed (no qemu-system-{})", facts.architecture),
+            hint: "install the package `qemu-system-x86`, or set `binary` in [engine.qemu]".into(),
+        });
+    };
+    if qemu.version < OLDEST_QEMU {
+        let (major, minor, micro) = qemu.version;
+        return Err(Refusal::HostNotReady {
+            what: format!("QEMU {major}.{minor}.{micro} is too old"),
+            hint: format!("casemate needs QEMU {}.{} or later", OLDEST_QEMU.0, OLDEST_QEMU.1),
+        });
+    }
+    Ok(qemu)
+}
+
+/// KVM where it works and is wanted; else TCG, with the reason.
+fn acceleration(
+    request: &Request<'_>,
+    facts: &HostFacts,
+    qemu: &QemuFacts,
+) -> Result<(Acceleration, Option<String>), Refusal> {
+    let wanted = request.engine.accel;
+    let usable = match &facts.kvm {
+        KvmFacts::Unusable { reason } => Err(reason.clone()),
+        KvmFacts::Works { .. } if qemu.version >= KVM_BY_DESCRIPTOR => {
+            Ok(KvmDevice::Descriptor(KVM))
+        }
+        KvmFacts::Works { node: KvmNode::World | KvmNode::Group } => Ok(KvmDevice::Node),
+        KvmFacts::Works { node: KvmNode::Caller } => Err(format!(
+            "/dev/kvm is open to user {} alone, and this QEMU runs as a user of its own",
+            facts.caller.name
+        )),
+    };
+    match (wanted, usable) {
+        (Accel::Tcg, _) => {
+            Ok((Acceleration::Tcg, Some("`accel = \"tcg\"` in [engine.qemu]".into())))
+        }
+        (_, Ok(device)) => Ok((Acceleration::Kvm(device), None)),
+        (Accel::Auto, Err(reason)) => Ok((Acceleration::Tcg, Some(reason))),
+        (Accel::Kvm, Err(reason)) => Err(Refusal::HostNotReady {
+            what: format!("`accel = \"kvm\"` is set, but KVM cannot be used: {reason}"),
+            hint: "set `accel = \"auto\"` in [engine.qemu] to run under emulation instead".into(),
+        }),
+    }
+}
+
+fn model(request: &Request<'_>) -> MachineModel {
+    match request.compartment.machine.unwrap_or(request.engine.machine) {
+        MachineSetting::Q35 => MachineModel::Q35,
+        MachineSetting::Microvm => MachineModel::Microvm,
+    }
+}
+
+fn kernel_command_line(request: &Request<'_>, facts: &HostFacts, model: MachineModel) -> String {
+    let mut words: Vec<String> =
+        ["console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests"].map(String::from).to_vec();
+    if model == MachineModel::Microvm {
+        // Without a PIT the kernel cannot calibrate the time stamp counter on a busy host.
+        if let Some(khz) = facts.tsc_khz {
+            words.extend([format!("tsc_early_khz={khz}"), "tsc=reliable".into()]);
+        }
+    }
+    words.extend(request.compartment.kernel_params.iter().map(|word| word.as_str().to_owned()));
+    words.join(" ")
+}
+
+fn vmm(
+    request: &Request<'_>,
+    facts: &HostFacts,
+    qemu: &QemuFacts,
+    acceleration: Acceleration,
+) -> Result<Process, Refusal> {
+    let compartment = request.compartment;
+    let image = request.image.clone().unwrap_or_else(|| not_built(&request.image_name));
+    let model = model(request);
+    let kernel = compartment.kernel.clone().unwrap_or(image.kernel);
+    let initrd = compartment.initramfs.clone().unwrap_or(image.initrd);
+    let machine = Machine {
+        name: format!("casemate-{}", request.instance.name),
+        model,
+        acceleration,
+        memory_mib: compartment.memory.mib(),
+        cpus: compartment.cpus.get(),
+        kernel: "/boot/kernel".into(),
+        initrd: "/boot/initrd".into(),
+        kernel_command_line: kernel_command_line(request, facts, model),
+        disks: vec![Disk {
+            serial: guest::ROOT_SERIAL.into(),
+            descriptor: ROOT,
+            format: "raw",
+            read_only: true,
+        }],
+        agent: AGENT,
+        console: CONSOLE,
+        monitor: MONITOR,
+        firmware: (model == MachineModel::Microvm).then_some("qboot.rom"),
+        extra: request
+            .engine
+            .extra_args
+            .iter()
+            .chain(&compartment.extra_args)
+            .map(|argument| argument.as_str().to_owned())
+            .collect(),
+    };
+
+    let mut files: Vec<VisibleFile> =
+        facts.system_directories.iter().map(|path| VisibleFile::execute(path.clone())).collect();
+    if !files.iter().any(|file| qemu.path.starts_with(&file.source)) {
+        files.push(VisibleFile::execute(qemu.path.clone()));
+    }
+    for directory in &qemu.data_directories {
+        if !files.iter().any(|file| directory.starts_with(&file.source)) {
+            files.push(VisibleFile::read(directory.clone()));
+        }
+    }
+    files.push(VisibleFile::read("/etc/ld.so.cache").if_there());
+    files.push(VisibleFile::read("/dev/urandom"));
+    files.push(VisibleFile::write("/dev/null"));
+    for (source, target) in [(kernel, "/boot/kernel"), (initrd, "/boot/initrd")] {
+        files.push(VisibleFile { target: target.into(), ..VisibleFile::read(source) });
+    }
+
+    let mut descriptors = vec![
+        channel(AGENT, Channel::Agent),
+        channel(CONSOLE, Channel::Console),
+        channel(MONITOR, Channel::Monitor),
+        file(ROOT, image.root, false),
+    ];
+    let mut identity = identity::identity(facts, request.instance.slot, Role::Vmm)?;
+    match acceleration {
+        Acceleration::Kvm(KvmDevice::Descriptor(number)) => {
+            descriptors.push(file(number, "/dev/kvm".into(), true));
+        }
+        Acceleration::Kvm(KvmDevice::Node) => {
+            files.push(VisibleFile::write("/dev/kvm"));
+            identity.keep_groups = matches!(facts.kvm, KvmFacts::Works { node: KvmNode::Group });
+        }
+        Acceleration::Tcg => {}
+    }
+    Ok(Process {
+        role: Role::Vmm,
+        program: qemu.path.clone(),
+        arguments: qemu::arguments(&machine),
+        environment: vec![],
+        descriptors,
+        jail: Jail {
+            identity,
+            files,
+            // One thread a processor, the main loop, RCU, and a pool of 64 for disk requests.
+            limits: Limits {
+                open_files: 256,
+                address_space: None,
+                processes: 128 + u64::from(machine.cpus),
+            },
+        },
+    })
+}
+
+fn link(request: &Request<'_>, facts: &HostFacts) -> Result<Process, Refusal> {
+    let log = request.log_directory.join("console.log");
+    Ok(Process {
+        role: Role::Link,
+        program: facts.programs.link.clone(),
+        arguments: vec![],
+        environment: vec![],
+        descriptors: vec![
+            channel(3, Channel::Agent),
+            channel(4, Channel::Console),
+            channel(5, Channel::Orders),
+            Descriptor { number: 6, what: DescriptorSource::Log { path: log } },
+        ],
+        jail: Jail {
+            identity: identity::identity(facts, request.instance.slot, Role::Link)?,
+            files: vec![],
+            // 512 sessions and some viewers; 512 windows of 512 KiB and what holds them.
+            limits: Limits { open_files: 1024, address_space: Some(1 << 30), processes: 1 },
+        },
+    })
+}
+
+fn channel(number: i32, channel: Channel) -> Descriptor {
+    Descriptor { number, what: DescriptorSource::Channel { channel } }
+}
+
+fn file(number: i32, path: PathBuf, writable: bool) -> Descriptor {
+    Descriptor { number, what: DescriptorSource::File { path, writable } }
+}
+
+/// Stands for the parts of an image in a plan that is printed before the image is built.
+fn not_built(name: &str) -> ImageParts {
+    let part = |file: &str| Path::new("(image)").join(name).join(file);
+    ImageParts {
+        digest: "(to be built)".into(),
+        root: part("root.erofs"),
+        filesystem: "erofs".into(),
+        kernel: part("kernel"),
+        initrd: part("initrd"),
+    }
+}

@@ -1,0 +1,319 @@
+//! A supervisor process from its start to its end: claims the compartment, prepares it, says
+//! whether it is ready, keeps it, and clears up.
+//!
+//! Whoever starts it reads one line of JSON ([`Announcement`]) from its standard output.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use casemate_host::places;
+use casemate_host::rundir::{Leftovers, RunDirError, RunDirectory};
+use casemate_host::{durable, kvm, sockets};
+use serde::{Deserialize, Serialize};
+
+use crate::chain;
+use crate::life::Outcome;
+use crate::prepare::{PrepareError, Prepared, Target, World};
+use crate::runtime::{self, Assignment, Ending};
+
+/// Where a compartment's control socket is. It stands beside the run directory, not in it, so that
+/// systemd can hold it while no supervisor runs.
+pub fn socket_path(runtime: &Path, name: &str) -> PathBuf {
+    runtime.join(format!("{name}.sock"))
+}
+
+/// First descriptor of socket activation, sd_listen_fds(3).
+const FIRST_ACTIVATED: i32 = 3;
+
+/// What to keep.
+#[derive(Debug)]
+pub struct Start {
+    /// Which compartment.
+    pub target: Target,
+    /// The only configuration to read.
+    pub config: Option<PathBuf>,
+}
+
+/// The line a supervisor says when it can tell how its start went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "supervisor")]
+pub enum Announcement {
+    /// The control socket can be connected to.
+    Ready {
+        /// Things the user should know.
+        notes: Vec<String>,
+    },
+    /// Another supervisor has the compartment.
+    Taken,
+    /// There will be none.
+    Failed {
+        /// What happened.
+        error: String,
+        /// What the user can do.
+        hint: Option<String>,
+        /// Exit code for it.
+        code: u8,
+    },
+}
+
+/// What is remembered of a compartment that has ended: a file in the state directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LastRun {
+    /// Nanoseconds since 1970.
+    pub ended: u64,
+    /// It did not end as somebody wanted.
+    pub failed: bool,
+    /// Why it ended.
+    pub reason: String,
+}
+
+/// Where a compartment's [`LastRun`] is kept.
+pub fn last_run_path(state: &Path, name: &str) -> PathBuf {
+    state.join("last").join(format!("{name}.json"))
+}
+
+/// Finds out whether KVM works and prints it; see [`casemate_host::kvm`].
+pub fn probe_kvm() -> ExitCode {
+    kvm::answer_probe()
+}
+
+/// Runs a supervisor until its compartment has ended.
+pub fn keep(start: Start) -> ExitCode {
+    // Away from the terminal of whoever started it. It fails only for a group leader, as one
+    // started by hand or by systemd is, and those need no other session.
+    let _ = nix::unistd::setsid();
+    match keep_claimed(&start) {
+        Ok(code) => code,
+        Err(Trouble::Taken) => {
+            announce(&Announcement::Taken);
+            ExitCode::FAILURE
+        }
+        Err(Trouble::Failed { error, hint, code }) => {
+            eprintln!("casemate-supervisor: {error}");
+            announce(&Announcement::Failed { error, hint, code });
+            ExitCode::from(code)
+        }
+    }
+}
+
+enum Trouble {
+    Taken,
+    Failed { error: String, hint: Option<String>, code: u8 },
+}
+
+impl From<PrepareError> for Trouble {
+    fn from(error: PrepareError) -> Self {
+        Self::Failed { error: chain(&error), hint: error.hint(), code: error.exit_code() }
+    }
+}
+
+impl From<RunDirError> for Trouble {
+    fn from(error: RunDirError) -> Self {
+        match error {
+            RunDirError::Taken { .. } => Self::Taken,
+            other => Self::Failed { error: chain(&other), hint: None, code: 1 },
+        }
+    }
+}
+
+fn trouble(what: &str, error: &dyn std::error::Error) -> Trouble {
+    Trouble::Failed { error: format!("{what}: {}", chain(error)), hint: None, code: 1 }
+}
+
+fn keep_claimed(start: &Start) -> Result<ExitCode, Trouble> {
+    let activated = activated_socket();
+    let world = World::load(start.config.as_deref())?;
+    let name = start.target.name();
+    world.places.make_runtime().map_err(PrepareError::from)?;
+    let (claimed, leftovers) = RunDirectory::claim(&world.run_directory(&name))?;
+    let result = prepare(&world, start, leftovers.as_ref())
+        .and_then(|prepared| serve(&world, &name, activated, prepared));
+    if let Err(error) = claimed.remove() {
+        eprintln!("casemate-supervisor: {}", chain(&error));
+    }
+    let ending = result?;
+    remember(&world, start, &ending);
+    Ok(match ending.outcome {
+        Outcome::Stopped { .. } => ExitCode::SUCCESS,
+        Outcome::Failed { .. } => ExitCode::FAILURE,
+    })
+}
+
+fn prepare(
+    world: &World,
+    start: &Start,
+    leftovers: Option<&Leftovers>,
+) -> Result<Prepared, Trouble> {
+    let mut prepared = world.prepare(&start.target)?;
+    if let Some(leftovers) = leftovers {
+        prepared.plan.notes.insert(0, leftovers_note(leftovers));
+    }
+    let Some(image) = &prepared.image else {
+        let compartment = match &start.target {
+            Target::Declared(name) => name,
+            Target::Fresh { template, .. } => template,
+        };
+        let (image, _) = world.image_of(world.compartment(compartment)?)?;
+        return Err(PrepareError::NoImage(image.to_string()).into());
+    };
+    image.check_boot_parts().map_err(|error| {
+        Trouble::Failed {
+            error: format!("the image {} is damaged: {}", image.digest, chain(&error)),
+            hint: Some("build it anew: casemate image build --force".into()),
+            code: 1,
+        }
+    })?;
+    places::make_directory(&prepared.log_directory).map_err(PrepareError::from)?;
+    set_up_log(&prepared.log_directory)
+        .map_err(|error| trouble("could not open the log of the compartment", &error))?;
+    Ok(prepared)
+}
+
+fn leftovers_note(leftovers: &Leftovers) -> String {
+    let who = leftovers.holder.as_ref().map_or_else(String::new, |h| format!(" (process {})", h.pid));
+    format!("the last supervisor{who} did not end in order; what it left behind was removed")
+}
+
+fn serve(
+    world: &World,
+    name: &str,
+    activated: Option<OwnedFd>,
+    prepared: Prepared,
+) -> Result<Ending, Trouble> {
+    let (listener, own) = match activated {
+        Some(descriptor) => (UnixListener::from(descriptor), None),
+        None => {
+            let path = socket_path(world.places.runtime(), name);
+            let (listener, own) = listen(path)
+                .map_err(|error| trouble("could not make the control socket", &error))?;
+            (listener, Some(own))
+        }
+    };
+    listener.set_nonblocking(true).map_err(|error| trouble("could not use the socket", &error))?;
+    let notes = prepared.plan.notes.clone();
+    let assignment = Assignment {
+        image: prepared.image.as_ref().map(|image| image.digest.to_string()).unwrap_or_default(),
+        jail: prepared.facts.programs.jail.clone(),
+        plan: prepared.plan,
+        plan_without_kvm: prepared.without_kvm,
+        log_directory: prepared.log_directory,
+        users: prepared.users,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| trouble("could not start the event loop", &error))?;
+    let local = tokio::task::LocalSet::new();
+    let ending = local.block_on(&runtime, async {
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        announce(&Announcement::Ready { notes });
+        runtime::run(assignment, listener).await
+    });
+    drop(own);
+    let ending = ending.map_err(|error| trouble("could not keep the compartment", &error))?;
+    if ending.kvm_never_worked
+        && let Ok(state) = world.places.state()
+        && let Err(error) = kvm::remember_silent_guest(state)
+    {
+        tracing::warn!("could not remember that KVM does not work here: {error}");
+    }
+    Ok(ending)
+}
+
+/// A socket file that goes with its supervisor.
+struct OwnSocket(PathBuf);
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        // Whoever starts the compartment next removes what is left.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Listens at `path`. What is there belongs to a supervisor that was killed: this one has the
+/// compartment's lock.
+fn listen(path: PathBuf) -> io::Result<(UnixListener, OwnSocket)> {
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = sockets::listen(&path)?;
+    Ok((listener, OwnSocket(path)))
+}
+
+/// Says one line to whoever started this process, and closes standard output.
+fn announce(announcement: &Announcement) {
+    let mut line = serde_json::to_string(announcement).unwrap_or_default();
+    line.push('\n');
+    let mut out = io::stdout();
+    // Nobody has to listen.
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdout(null);
+    }
+}
+
+/// Standard error and tracing go to `supervisor.log` from now on. Logs begin anew with each start;
+/// those of the start before are kept beside them.
+fn set_up_log(directory: &Path) -> io::Result<()> {
+    for name in ["supervisor.log", "console.log"] {
+        let path = directory.join(name);
+        match fs::rename(&path, directory.join(format!("{name}.1"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let path = directory.join("supervisor.log");
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    nix::unistd::dup2_stderr(&log)?;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CASEMATE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second subscriber in one process cannot happen; nothing is lost if it did.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(io::stderr)
+        .try_init();
+    Ok(())
+}
+
+/// Keeps how the compartment ended, for `status`. A disposable leaves nothing.
+fn remember(world: &World, start: &Start, ending: &Ending) {
+    let (failed, reason) = match &ending.outcome {
+        Outcome::Stopped { why } => (false, why.clone()),
+        Outcome::Failed { reason } => (true, reason.clone()),
+    };
+    tracing::info!("ended: {reason}");
+    let (Target::Declared(name), Ok(state)) = (&start.target, world.places.state()) else { return };
+    let path = last_run_path(state, name);
+    let last = LastRun { ended: casemate_host::clock::now_ns(), failed, reason };
+    let kept = path
+        .parent()
+        .map_or(Ok(()), |parent| places::make_directory(parent).map_err(|error| chain(&error)))
+        .and_then(|()| durable::store(&path, &last).map_err(|error| chain(&error)));
+    if let Err(error) = kept {
+        tracing::warn!("could not keep how it ended: {error}");
+    }
+}
+
+/// The listening socket systemd passed, sd_listen_fds(3).
+#[expect(unsafe_code, reason = "activated sockets are inherited as plain numbers")]
+fn activated_socket() -> Option<OwnedFd> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID")? != std::process::id() || number("LISTEN_FDS")? < 1 {
+        return None;
+    }
+    // SAFETY: the variables above say that systemd passed this descriptor to this very process,
+    // and it is taken once, before anything else was opened.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(FIRST_ACTIVATED) };
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    let _ = fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+    Some(descriptor)
+}

@@ -1,0 +1,702 @@
+//! The life of one compartment, as a pure state machine: events in, effects out.
+//!
+//! ```text
+//!            Launched            Hello, Ready               Pause
+//! preparing ─────────▶ booting ──────────────▶ running ◀──────────▶ paused
+//!                         │                       │ Stop, idle, SIGTERM │
+//!                         │     failed            ▼                     │
+//!                         └──────────────────▶ stopping ◀───────────────┘
+//!                                                 │ VMM gone
+//!                                                 ▼
+//!                                              over (stopped, or failed with a reason)
+//! ```
+//!
+//! It does nothing itself and reads no clock: the time comes with each event. Whoever drives it
+//! ([`crate::runtime`]) carries the effects out in order. Only the host decides when a life ends;
+//! what a guest says can end it sooner, never lengthen it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use casemate_link::orders::{Order, Report};
+use casemate_plan::process::Role;
+use casemate_wire::limits::MAX_SESSIONS;
+use casemate_wire::text::harmless_line;
+use casemate_wire::{Boot, ExitStatus, OpenSession};
+
+use crate::control::{Failure, Progress, Request, Run, SessionStatus};
+
+/// Longest command shown in a status, in bytes.
+const COMMAND_TEXT: usize = 200;
+
+/// From the end of the guest to the end of its processes, before they are killed.
+const EXIT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Number of a client's request, given by the runtime.
+pub type RequestId = u64;
+
+/// What the life is told.
+#[derive(Debug)]
+pub enum Event {
+    /// All processes were started.
+    Launched,
+    /// A client asks for something.
+    Request(RequestId, Request),
+    /// A client's connection is closed.
+    RequestGone(RequestId),
+    /// The link process reports.
+    Report(Report),
+    /// QMP: the guest was reset or powered off.
+    GuestStopped {
+        /// It did not power off but was reset, as after a kernel panic.
+        reset: bool,
+    },
+    /// QMP: the guest opened (or closed) the agent's port.
+    PortOpened(bool),
+    /// A process has ended; how, in words.
+    Exited(Role, String),
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// The time of [`Life::deadline`] has come.
+    Deadline,
+}
+
+/// What the runtime shall do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send the link process an order, with the descriptor that came with a request.
+    Order(Order, Option<RequestId>),
+    /// Fill in clock and seed, and send the agent its orders.
+    SendBoot(Box<Boot>),
+    /// Send the link an order for a detached session, with a new log file for it.
+    OpenDetached(u32, Box<OpenSession>),
+    /// Ask the VMM to stop (false) or continue (true) executing guest code.
+    Execute(bool),
+    /// Kill every process.
+    Kill,
+    /// Tell a client something and wait for more.
+    Progress(RequestId, Progress),
+    /// Tell a client the last thing.
+    Reply(RequestId, Result<Progress, Failure>),
+    /// Start again under TCG: this KVM never brought a guest up.
+    RelaunchWithoutKvm,
+    /// Write a line to the log; true for a warning.
+    Log(bool, String),
+}
+
+/// How a life ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As somebody wanted.
+    Stopped {
+        /// Why, in words.
+        why: String,
+    },
+    /// Otherwise.
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// State of the life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Preparing,
+    Booting { deadline: Instant, greeted: bool },
+    Running,
+    Paused,
+    Stopping { deadline: Instant, outcome: Outcome, killed: bool },
+    Over(Outcome),
+}
+
+/// What the life is decided by; from the plan.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What the agent is told.
+    pub guest: Boot,
+    /// From launch to ready.
+    pub boot_deadline: Duration,
+    /// From the wish to stop to the end of the guest.
+    pub stop_deadline: Duration,
+    /// End this long after the last session.
+    pub idle_timeout: Option<Duration>,
+    /// End with the first session.
+    pub fresh: bool,
+    /// The VM runs under KVM, and TCG may be tried instead.
+    pub kvm_with_fallback: bool,
+    /// Said to the user at each start.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Session {
+    requester: Option<RequestId>,
+    command: String,
+    user: Option<String>,
+    pid: Option<u32>,
+    detached: bool,
+    since: Instant,
+}
+
+/// One life.
+#[derive(Debug)]
+pub struct Life {
+    terms: Terms,
+    state: State,
+    sessions: BTreeMap<u32, Session>,
+    next_stream: u32,
+    /// Requests that wait for the guest to be ready.
+    waiting: BTreeMap<RequestId, Option<Box<Run>>>,
+    /// Requests that wait for the end.
+    stopping: Vec<RequestId>,
+    alive: Vec<Role>,
+    idle_since: Option<Instant>,
+    had_session: bool,
+    guest_shuts_down: bool,
+    /// QMP said that the guest was reset (true) or powered off (false).
+    guest_reset: Option<bool>,
+    port_closed: bool,
+    /// How the VMM ended unasked, and until when the link may report the guest's last words.
+    vmm_exit: Option<(String, Instant)>,
+    agent: Option<(String, String)>,
+    effects: Vec<Effect>,
+}
+
+impl Life {
+    /// A life whose processes are about to be started.
+    pub fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            state: State::Preparing,
+            sessions: BTreeMap::new(),
+            next_stream: 1,
+            waiting: BTreeMap::new(),
+            stopping: Vec::new(),
+            alive: Vec::new(),
+            idle_since: None,
+            had_session: false,
+            guest_shuts_down: false,
+            guest_reset: None,
+            port_closed: false,
+            vmm_exit: None,
+            agent: None,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes an event; returns what to do, in order.
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        match event {
+            Event::Launched => {
+                self.alive = vec![Role::Link, Role::Vmm];
+                self.port_closed = false;
+                self.guest_reset = None;
+                let deadline = now + self.terms.boot_deadline;
+                self.state = State::Booting { deadline, greeted: false };
+                self.tell_waiting();
+            }
+            Event::Request(id, request) => self.request(id, request, now),
+            Event::RequestGone(id) => self.request_gone(id),
+            Event::Report(report) => self.report(report, now),
+            Event::GuestStopped { reset } => self.guest_reset = Some(reset),
+            Event::PortOpened(true) if self.agent.is_some() => self.order(Order::PortReopened),
+            Event::PortOpened(_) => {}
+            Event::Exited(role, how) => self.exited(role, &how, now),
+            Event::Terminate => self.stop("casemate-supervisor was asked to end", false, now),
+            Event::Deadline => self.deadline_passed(now),
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When to send [`Event::Deadline`].
+    pub fn deadline(&self) -> Option<Instant> {
+        if let Some((_, patience)) = &self.vmm_exit {
+            return Some(*patience);
+        }
+        match &self.state {
+            State::Booting { deadline, .. } | State::Stopping { deadline, .. } => Some(*deadline),
+            State::Running => Some(self.idle_since? + self.terms.idle_timeout?),
+            State::Preparing | State::Paused | State::Over(_) => None,
+        }
+    }
+
+    /// How it ended, once it did.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.state {
+            State::Over(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The state in one word.
+    pub fn state(&self) -> &'static str {
+        match &self.state {
+            State::Preparing => "preparing",
+            State::Booting { .. } => "booting",
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Stopping { .. } => "stopping",
+            State::Over(Outcome::Stopped { .. }) => "stopped",
+            State::Over(Outcome::Failed { .. }) => "failed",
+        }
+    }
+
+    /// The agent's version and the guest's kernel, once known.
+    pub fn agent(&self) -> Option<&(String, String)> {
+        self.agent.as_ref()
+    }
+
+    /// The running sessions.
+    pub fn sessions(&self, now: Instant) -> Vec<SessionStatus> {
+        let status = |(&stream, session): (&u32, &Session)| SessionStatus {
+            session: stream,
+            command: session.command.clone(),
+            user: session.user.clone(),
+            pid: session.pid,
+            detached: session.detached,
+            age: now.duration_since(session.since).as_secs(),
+        };
+        self.sessions.iter().map(status).collect()
+    }
+
+    /// Ends the life because a step of the start failed.
+    pub fn could_not_launch(&mut self, reason: String, now: Instant) -> Vec<Effect> {
+        self.fail(reason, now);
+        std::mem::take(&mut self.effects)
+    }
+
+    fn request(&mut self, id: RequestId, request: Request, now: Instant) {
+        match request {
+            // The runtime answers it, it knows the process ids.
+            Request::Status => {}
+            Request::Start => match &self.state {
+                State::Running | State::Paused => self.reply_ready(id, None),
+                State::Preparing | State::Booting { .. } => {
+                    self.waiting.insert(id, None);
+                    self.tell_progress(id, None);
+                }
+                _ => self.refuse_late(id),
+            },
+            Request::Run(run) => match &self.state {
+                State::Running => self.open(id, &run, now),
+                State::Preparing | State::Booting { .. } => {
+                    self.waiting.insert(id, Some(run));
+                    self.tell_progress(id, None);
+                }
+                State::Paused => self.refuse(id, Failure::WrongState { state: "paused".into() }),
+                _ => self.refuse_late(id),
+            },
+            Request::Stop(stop) => {
+                self.stopping.push(id);
+                if self.outcome().is_some() {
+                    self.reply_stopped();
+                } else {
+                    self.stop("it was asked to stop", stop.force, now);
+                }
+            }
+            Request::Pause => self.execute(id, &State::Running, &State::Paused, false),
+            Request::Resume => self.execute(id, &State::Paused, &State::Running, true),
+            Request::View(view) => {
+                if self.outcome().is_some() {
+                    self.refuse_late(id);
+                    return;
+                }
+                let order = Order::View { interactive: view.interactive };
+                self.effects.push(Effect::Order(order, Some(id)));
+                self.reply_ready(id, None);
+            }
+            Request::Signal(signal) => {
+                if !(1..=64).contains(&signal.signal) {
+                    let parameter = "signal: a number from 1 to 64".into();
+                    self.refuse(id, Failure::InvalidParameter { parameter });
+                } else if self.sessions.contains_key(&signal.session) {
+                    let (stream, signal) = (signal.session, signal.signal);
+                    self.order(Order::Signal { stream, signal });
+                    self.reply_ready(id, Some(stream));
+                } else {
+                    self.refuse(id, Failure::NoSuchSession);
+                }
+            }
+            Request::HangUp(hang_up) => {
+                if self.sessions.contains_key(&hang_up.session) {
+                    self.order(Order::HangUp { stream: hang_up.session });
+                    self.reply_ready(id, Some(hang_up.session));
+                } else {
+                    self.refuse(id, Failure::NoSuchSession);
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, id: RequestId, from: &State, to: &State, run: bool) {
+        if self.state == *from {
+            self.state = to.clone();
+            self.effects.push(Effect::Execute(run));
+            self.reply_ready(id, None);
+        } else if self.state == *to {
+            self.reply_ready(id, None);
+        } else {
+            let state = self.state().to_owned();
+            self.refuse(id, Failure::WrongState { state });
+        }
+    }
+
+    fn request_gone(&mut self, id: RequestId) {
+        // A session ends with its own socket; here only who waits is forgotten.
+        self.waiting.remove(&id);
+        self.stopping.retain(|&other| other != id);
+        for session in self.sessions.values_mut() {
+            if session.requester == Some(id) {
+                session.requester = None;
+            }
+        }
+    }
+
+    fn open(&mut self, id: RequestId, run: &Run, now: Instant) {
+        if self.sessions.len() >= MAX_SESSIONS {
+            self.refuse(id, Failure::TooManySessions);
+            return;
+        }
+        let session = match open_session(run) {
+            Ok(session) => Box::new(session),
+            Err(failure) => return self.refuse(id, failure),
+        };
+        let stream = self.next_stream;
+        self.next_stream += 1;
+        self.had_session = true;
+        self.idle_since = None;
+        self.sessions.insert(
+            stream,
+            Session {
+                requester: Some(id),
+                command: command_text(&session),
+                user: run.user.clone(),
+                pid: None,
+                detached: run.detach,
+                since: now,
+            },
+        );
+        if run.detach {
+            self.effects.push(Effect::OpenDetached(stream, session));
+        } else {
+            self.effects.push(Effect::Order(Order::Open { stream, session }, Some(id)));
+            self.tell_progress(id, Some(stream));
+        }
+    }
+
+    fn report(&mut self, report: Report, now: Instant) {
+        match report {
+            Report::Hello { version, kernel, booted, .. } => {
+                self.agent = Some((version, kernel));
+                if let State::Booting { greeted, .. } = &mut self.state {
+                    *greeted = true;
+                    if booted {
+                        self.ready(now);
+                    } else {
+                        let boot = Box::new(self.terms.guest.clone());
+                        self.effects.push(Effect::SendBoot(boot));
+                    }
+                }
+            }
+            Report::Ready => self.ready(now),
+            Report::BootFailed { reason } => {
+                self.fail(format!("the guest could not be set up: {reason}"), now);
+            }
+            Report::GuestLog { text } => self.log(false, format!("guest: {text}")),
+            Report::Pong { .. } => {}
+            Report::ShuttingDown => self.guest_shuts_down = true,
+            Report::Started { stream, pid } => self.started(stream, pid),
+            Report::Ended { stream, status } => self.ended(stream, status.as_ref(), now),
+            Report::Broken { reason } => {
+                self.fail(format!("the guest broke the protocol: {reason}"), now);
+            }
+            Report::PortClosed => {
+                self.port_closed = true;
+                self.judge(now);
+            }
+        }
+    }
+
+    fn ready(&mut self, now: Instant) {
+        if !matches!(self.state, State::Booting { .. }) {
+            return;
+        }
+        self.state = State::Running;
+        self.idle_since = Some(now);
+        for (id, run) in std::mem::take(&mut self.waiting) {
+            match run {
+                Some(run) => self.open(id, &run, now),
+                None => self.reply_ready(id, None),
+            }
+        }
+    }
+
+    fn started(&mut self, stream: u32, pid: u32) {
+        let Some(session) = self.sessions.get_mut(&stream) else { return };
+        session.pid = Some(pid);
+        if session.detached
+            && let Some(id) = session.requester.take()
+        {
+            self.reply_ready(id, Some(stream));
+        }
+    }
+
+    fn ended(&mut self, stream: u32, status: Option<&ExitStatus>, now: Instant) {
+        let Some(session) = self.sessions.remove(&stream) else { return };
+        if let Some(id) = session.requester {
+            match status {
+                Some(status) if session.detached => {
+                    // It ended before it ran.
+                    let reason = why_not_started(&session.command, status);
+                    self.refuse(id, Failure::Ended { reason, hint: None });
+                }
+                _ => self.reply_ready(id, Some(stream)),
+            }
+        }
+        if self.sessions.is_empty() && self.state == State::Running {
+            self.idle_since = Some(now);
+            if self.terms.fresh {
+                self.stop("its command has ended", true, now);
+            }
+        }
+    }
+
+    fn exited(&mut self, role: Role, how: &str, now: Instant) {
+        self.alive.retain(|&other| other != role);
+        match &mut self.state {
+            State::Over(_) => return,
+            State::Stopping { deadline, killed, .. } => {
+                // One process is gone: the others have no reason to stay.
+                if !*killed && !self.alive.is_empty() {
+                    *killed = true;
+                    *deadline = now + EXIT_DEADLINE;
+                    self.effects.push(Effect::Kill);
+                }
+                if self.alive.is_empty() {
+                    self.over();
+                }
+            }
+            _ if role == Role::Vmm => {
+                self.vmm_exit = Some((how.to_owned(), now + EXIT_DEADLINE));
+                self.judge(now);
+            }
+            _ => self.fail(format!("{} {how}", role.describe()), now),
+        }
+    }
+
+    /// Decides why the VMM ended, once the link has passed on all that the guest said before.
+    fn judge(&mut self, now: Instant) {
+        let Some((how, patience)) = self.vmm_exit.clone() else { return };
+        if !self.port_closed && self.alive.contains(&Role::Link) && now < patience {
+            return;
+        }
+        self.vmm_exit = None;
+        let failed = |reason: &str| Outcome::Failed { reason: reason.into() };
+        let outcome = match self.guest_reset {
+            _ if self.guest_shuts_down => {
+                Outcome::Stopped { why: "the guest shut itself down".into() }
+            }
+            Some(true) => failed("the guest's kernel stopped without shutting down (a panic?)"),
+            Some(false) => failed("the guest powered off without its agent"),
+            None => failed(&format!("{} {how}", Role::Vmm.describe())),
+        };
+        self.kill(outcome, now);
+    }
+
+    fn deadline_passed(&mut self, now: Instant) {
+        if self.vmm_exit.is_some() {
+            return self.judge(now);
+        }
+        match &self.state {
+            State::Booting { greeted, deadline } if *deadline <= now => {
+                let seconds = self.terms.boot_deadline.as_secs();
+                if !greeted && self.terms.kvm_with_fallback {
+                    self.log(true, format!("no word from the guest in {seconds} s under KVM; starting it anew under emulation"));
+                    self.terms.kvm_with_fallback = false;
+                    self.state = State::Preparing;
+                    self.alive.clear();
+                    self.effects.push(Effect::RelaunchWithoutKvm);
+                    return;
+                }
+                let what = if *greeted { "was not ready" } else { "did not say Hello" };
+                self.fail(format!("the guest {what} within {seconds} s"), now);
+            }
+            State::Stopping { deadline, killed, outcome } if *deadline <= now => {
+                if *killed {
+                    // The kernel has been asked to end them; nothing more can be done.
+                    self.log(true, "processes did not end after SIGKILL".into());
+                    self.over();
+                } else {
+                    let outcome = outcome.clone();
+                    self.log(true, "the guest did not shut down in time; killed".into());
+                    self.kill(outcome, now);
+                }
+            }
+            State::Running => {
+                if self.deadline().is_some_and(|deadline| deadline <= now) {
+                    self.stop("it was idle", true, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends it in order, or (`force`) at once.
+    fn stop(&mut self, why: &str, force: bool, now: Instant) {
+        let outcome = Outcome::Stopped { why: why.into() };
+        match &self.state {
+            State::Over(_) => {}
+            State::Stopping { killed: true, .. } => {}
+            State::Stopping { outcome, .. } if force => {
+                let outcome = outcome.clone();
+                self.kill(outcome, now);
+            }
+            State::Stopping { .. } => {}
+            State::Running if !force => {
+                self.order(Order::Shutdown);
+                self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
+            }
+            // Nobody there to ask.
+            _ => self.kill(outcome, now),
+        }
+    }
+
+    fn fail(&mut self, reason: String, now: Instant) {
+        self.kill(Outcome::Failed { reason }, now);
+    }
+
+    fn kill(&mut self, outcome: Outcome, now: Instant) {
+        if matches!(self.state, State::Over(_)) {
+            return;
+        }
+        self.effects.push(Effect::Kill);
+        self.begin_stopping(outcome, now + EXIT_DEADLINE, true);
+        if self.alive.is_empty() {
+            self.over();
+        }
+    }
+
+    fn begin_stopping(&mut self, outcome: Outcome, deadline: Instant, killed: bool) {
+        let failure = Failure::Ended {
+            reason: match &outcome {
+                Outcome::Stopped { why } => why.clone(),
+                Outcome::Failed { reason } => reason.clone(),
+            },
+            hint: None,
+        };
+        let planned = matches!(outcome, Outcome::Stopped { .. });
+        self.state = State::Stopping { deadline, outcome, killed };
+        for (id, _) in std::mem::take(&mut self.waiting) {
+            // It never ran anything of theirs: they may simply ask again.
+            let failure = if planned { Failure::Stopping } else { failure.clone() };
+            self.refuse(id, failure);
+        }
+        for (_, session) in std::mem::take(&mut self.sessions) {
+            if let Some(id) = session.requester {
+                self.refuse(id, failure.clone());
+            }
+        }
+    }
+
+    fn over(&mut self) {
+        if let State::Stopping { outcome, .. } = &self.state {
+            self.state = State::Over(outcome.clone());
+            self.reply_stopped();
+        }
+    }
+
+    fn reply_stopped(&mut self) {
+        let state = self.state().to_owned();
+        for id in std::mem::take(&mut self.stopping) {
+            let progress = Progress { state: state.clone(), ..Progress::default() };
+            self.effects.push(Effect::Reply(id, Ok(progress)));
+        }
+    }
+
+    fn refuse_late(&mut self, id: RequestId) {
+        self.refuse(id, Failure::Stopping);
+    }
+
+    fn refuse(&mut self, id: RequestId, failure: Failure) {
+        self.effects.push(Effect::Reply(id, Err(failure)));
+    }
+
+    fn reply_ready(&mut self, id: RequestId, session: Option<u32>) {
+        let progress = self.progress(session);
+        self.effects.push(Effect::Reply(id, Ok(progress)));
+    }
+
+    fn tell_waiting(&mut self) {
+        let ids: Vec<RequestId> = self.waiting.keys().copied().collect();
+        for id in ids {
+            self.tell_progress(id, None);
+        }
+    }
+
+    fn tell_progress(&mut self, id: RequestId, session: Option<u32>) {
+        let progress = self.progress(session);
+        self.effects.push(Effect::Progress(id, progress));
+    }
+
+    fn progress(&self, session: Option<u32>) -> Progress {
+        Progress { state: self.state().into(), session, notes: self.terms.notes.clone() }
+    }
+
+    fn order(&mut self, order: Order) {
+        self.effects.push(Effect::Order(order, None));
+    }
+
+    fn log(&mut self, warning: bool, text: String) {
+        self.effects.push(Effect::Log(warning, text));
+    }
+}
+
+/// What the agent shall run.
+fn open_session(run: &Run) -> Result<OpenSession, Failure> {
+    let argv: Vec<Vec<u8>> = match &run.argv_bytes {
+        Some(bytes) => bytes.clone(),
+        None => run.argv.iter().map(|argument| argument.clone().into_bytes()).collect(),
+    };
+    let mut environment = Vec::with_capacity(run.environment.len());
+    for variable in &run.environment {
+        let Some((name, value)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(Failure::InvalidParameter { parameter: "environment".into() });
+        };
+        environment.push((name.into(), value.into()));
+    }
+    let length: usize = argv.iter().map(Vec::len).sum::<usize>()
+        + run.environment.iter().map(String::len).sum::<usize>();
+    let has_nul = argv.iter().any(|argument| argument.contains(&0))
+        || run.environment.iter().any(|variable| variable.contains('\0'));
+    if length > casemate_wire::limits::MAX_ARGUMENTS || has_nul {
+        return Err(Failure::InvalidParameter { parameter: "argv".into() });
+    }
+    Ok(OpenSession {
+        argv,
+        environment,
+        cwd: run.cwd.as_ref().map(|cwd| cwd.clone().into_bytes()),
+        user: run.user.clone(),
+        terminal: run.terminal.map(Into::into),
+        detached: run.detach,
+    })
+}
+
+fn command_text(session: &OpenSession) -> String {
+    let words: Vec<String> =
+        session.argv.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    if words.is_empty() {
+        "(login shell)".into()
+    } else {
+        harmless_line(&words.join(" "), COMMAND_TEXT)
+    }
+}
+
+fn why_not_started(command: &str, status: &ExitStatus) -> String {
+    match status {
+        ExitStatus::NotFound { reason }
+        | ExitStatus::NotExecutable { reason }
+        | ExitStatus::AgentFailed { reason } => format!("could not run `{command}`: {reason}"),
+        ended => format!("`{command}` ended at once with code {}", ended.code()),
+    }
+}

@@ -1,0 +1,480 @@
+//! From a name to a plan: the configuration, ids, image and facts of one start, gathered.
+//!
+//! The command line uses it to print plans and build images, the supervisor to carry plans out.
+//! All decisions are the plan's; here is only the collecting.
+
+use std::path::{Path, PathBuf};
+
+use casemate_config::{
+    AssignedIds, Compartment, CompartmentName, EngineKind, EngineSettings, ImageSource, Loaded,
+    Settings,
+};
+use casemate_host::durable::{self, DurableError};
+use casemate_host::facts::{self, Sources};
+use casemate_host::places::{self, Environment, Places, PlacesError};
+use casemate_image::{Debian, Image, ImageName, Recipe, Store};
+use casemate_plan::facts::HostFacts;
+use casemate_plan::identity::FRESH_SLOTS;
+use casemate_plan::{ImageParts, Instance, Plan, Refusal, Request};
+use sha2::{Digest as _, Sha256};
+
+use crate::configuration::{self, ConfigurationError};
+
+/// Why a compartment cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// Something in it concerns this compartment; the text is rendered for a person.
+    #[error("the configuration of `{name}` has errors\n{rendered}")]
+    Invalid {
+        /// The compartment.
+        name: String,
+        /// The diagnostics.
+        rendered: String,
+    },
+    /// No such compartment.
+    #[error("there is no compartment `{name}`")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What the user can do.
+        hint: String,
+    },
+    /// No such image.
+    #[error("there is no image `{name}`")]
+    UnknownImage {
+        /// What was asked for.
+        name: String,
+        /// Those there are.
+        declared: String,
+    },
+    /// A fresh disposable of what is no template for it.
+    #[error("`{0}` is no template for disposables")]
+    NoTemplate(String),
+    /// The ids given to compartments cannot be kept.
+    #[error("could not assign ids to the compartments")]
+    Ids(#[from] DurableError),
+    /// There is no id left; rendered for a person.
+    #[error("could not assign ids to the compartments\n{0}")]
+    NoIds(String),
+    /// A directory cannot be had.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
+    /// The image's source is not available yet.
+    #[error("the image `{0}` asks for what is not available yet: a source other than `debian`")]
+    ImageSource(String),
+    /// The store of images.
+    #[error("could not use the image `{name}`")]
+    Image {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The image is not built.
+    #[error("the image `{0}` is not built")]
+    NoImage(String),
+    /// The plan is refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl PrepareError {
+    /// What the user can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Configuration(ConfigurationError::Missing(_)) => {
+                Some("give the path of a file that is there with --config".into())
+            }
+            Self::Unknown { hint, .. } => Some(hint.clone()),
+            Self::UnknownImage { declared, .. } => Some(format!("declared are: {declared}")),
+            Self::NoTemplate(name) => Some(format!(
+                "set `disposable-template = true` in [compartment.{name}]"
+            )),
+            Self::NoImage(name) => Some(format!("run: casemate image build {name}")),
+            Self::Refused(refusal) => Some(refusal.hint()),
+            Self::ImageSource(_) => Some("use `source = \"debian\"`".into()),
+            Self::Places(error) => places_hint(error),
+            Self::Ids(error) => storage_hint(error),
+            _ => None,
+        }
+    }
+
+    /// The exit code for it: 3 configuration, 4 host not ready, 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_)
+            | Self::Invalid { .. }
+            | Self::Unknown { .. }
+            | Self::UnknownImage { .. }
+            | Self::NoTemplate(_)
+            | Self::NoIds(_)
+            | Self::ImageSource(_)
+            | Self::Refused(Refusal::NotAvailableYet { .. }) => 3,
+            Self::Refused(Refusal::HostNotReady { .. }) | Self::Places(_) => 4,
+            _ => 1,
+        }
+    }
+}
+
+fn places_hint(error: &PlacesError) -> Option<String> {
+    match error {
+        PlacesError::NoHome { variable, .. } => {
+            Some(format!("set HOME or {variable} to a directory that can be written"))
+        }
+        PlacesError::Make { .. } => {
+            Some("make its parent writable, or set the XDG_… variable for it elsewhere".into())
+        }
+        PlacesError::Unsafe { .. } => Some("remove it, or set XDG_RUNTIME_DIR".into()),
+    }
+}
+
+fn storage_hint(error: &DurableError) -> Option<String> {
+    let DurableError::Write { source, .. } = error else { return None };
+    match source.kind() {
+        std::io::ErrorKind::StorageFull => Some("make room on that file system".into()),
+        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+            Some("set XDG_STATE_HOME to a directory that can be written".into())
+        }
+        _ => None,
+    }
+}
+
+/// The configuration and the places it applies to.
+#[derive(Debug)]
+pub struct World {
+    /// Where things are.
+    pub places: Places,
+    /// The user's environment.
+    pub environment: Environment,
+    /// The configuration, with everything there is to say about it.
+    pub loaded: Loaded,
+    /// The file the user named.
+    pub named: Option<PathBuf>,
+    /// The user's login name.
+    pub user: String,
+}
+
+/// What shall run: a declared compartment, or a fresh disposable of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `banking`.
+    Declared(String),
+    /// `untrusted-d1234`.
+    Fresh {
+        /// The template's name.
+        template: String,
+        /// 1000 to 9999.
+        number: u32,
+    },
+}
+
+impl Target {
+    /// Name of the running compartment.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Declared(name) => name.clone(),
+            Self::Fresh { template, number } => format!("{template}-d{number}"),
+        }
+    }
+
+    fn declared(&self) -> &str {
+        match self {
+            Self::Declared(name) => name,
+            Self::Fresh { template, .. } => template,
+        }
+    }
+}
+
+/// A compartment that is ready to be started.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What to do.
+    pub plan: Plan,
+    /// The same without KVM, when the plan uses it and need not.
+    pub without_kvm: Option<Plan>,
+    /// The facts it was made from.
+    pub facts: HostFacts,
+    /// Its image; none when it is not built.
+    pub image: Option<Image>,
+    /// Where its logs go.
+    pub log_directory: PathBuf,
+    /// User ids that may use the control socket besides the owner.
+    pub users: Vec<u32>,
+}
+
+impl World {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn load(named: Option<&Path>) -> Result<Self, PrepareError> {
+        let environment = Environment::current();
+        let places = Places::find(&environment);
+        let user = user_name(environment.uid);
+        let loaded = configuration::load(named, &places, &environment, &user)?;
+        Ok(Self { places, environment, loaded, named: named.map(Into::into), user })
+    }
+
+    /// The valid settings.
+    pub fn settings(&self) -> &Settings {
+        &self.loaded.settings
+    }
+
+    /// The directory of a running compartment.
+    pub fn run_directory(&self, name: &str) -> PathBuf {
+        self.places.runtime().join(name)
+    }
+
+    /// The directory of a compartment's logs. A fresh disposable's go with it.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub fn log_directory(&self, target: &Target) -> Result<PathBuf, PrepareError> {
+        match target {
+            Target::Declared(name) => Ok(self.places.state()?.join("logs").join(name)),
+            Target::Fresh { .. } => Ok(self.run_directory(&target.name())),
+        }
+    }
+
+    /// The compartment with this name.
+    ///
+    /// # Errors
+    /// It is unknown, or the configuration has errors that concern it.
+    pub fn compartment(&self, name: &str) -> Result<&Compartment, PrepareError> {
+        let found = name
+            .parse::<CompartmentName>()
+            .ok()
+            .and_then(|name| self.settings().compartments.get(&name));
+        let errors = self.loaded.errors_for(name);
+        if !errors.is_empty() {
+            let rendered = self.loaded.render_some(&errors, false);
+            return Err(PrepareError::Invalid { name: name.into(), rendered });
+        }
+        found.ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> PrepareError {
+        let names: Vec<&str> =
+            self.settings().compartments.keys().map(CompartmentName::as_str).collect();
+        let near = casemate_config::nearest(name, names.iter().copied());
+        let hint = match (near, names.is_empty()) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, false) => format!("declared are: {}", names.join(", ")),
+            (None, true) => match (&self.named, self.places.configuration()) {
+                (Some(path), _) => format!("{} declares no compartment", path.display()),
+                (None, Ok(place)) => format!(
+                    "declare it as [compartment.{name}] in {}",
+                    place.join("casemate.toml").display()
+                ),
+                (None, Err(_)) => "declare it in a file and give that with --config".into(),
+            },
+        };
+        PrepareError::Unknown { name: name.into(), hint }
+    }
+
+    /// The settings of a compartment's engine.
+    pub fn engine(&self, kind: EngineKind) -> &EngineSettings {
+        &self.settings().engines[&kind]
+    }
+
+    /// Name and recipe of a compartment's image: its image's, with its programs added.
+    ///
+    /// # Errors
+    /// The image's source is not available yet.
+    pub fn image_of(&self, compartment: &Compartment) -> Result<(ImageName, Recipe), PrepareError> {
+        let settings = &self.settings().images[&compartment.image];
+        let mut name = settings.name.to_string();
+        let mut recipe = recipe(settings)?;
+        if !compartment.programs.is_empty() {
+            let casemate_image::Source::Debian(debian) = &mut recipe.source;
+            debian.packages.extend(compartment.programs.iter().map(ToString::to_string));
+            debian.packages.sort();
+            debian.packages.dedup();
+            let digest = recipe.digest().to_string();
+            name = format!("{name}-with-{}", &digest[..12]);
+        }
+        Ok((image_name(&name)?, recipe))
+    }
+
+    /// Name and recipe of a declared image.
+    ///
+    /// # Errors
+    /// It is not declared, or its source is not available yet.
+    pub fn image_recipe(&self, name: &str) -> Result<(ImageName, Recipe), PrepareError> {
+        let images = &self.settings().images;
+        let found = images.values().find(|settings| settings.name.as_str() == name);
+        let settings = found.ok_or_else(|| PrepareError::UnknownImage {
+            name: name.into(),
+            declared: images.keys().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        })?;
+        Ok((image_name(name)?, recipe(settings)?))
+    }
+
+    /// The store of images.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn store(&self) -> Result<Store, PrepareError> {
+        let data = self.places.data()?;
+        places::make_directory(data)?;
+        Store::open(data).map_err(|source| image_error("store", source))
+    }
+
+    /// Ids of all compartments, kept from now on.
+    ///
+    /// # Errors
+    /// They cannot be kept, or there is none left.
+    pub fn ids(&self) -> Result<AssignedIds, PrepareError> {
+        let state = self.places.state()?;
+        places::make_directory(state)?;
+        let path = state.join("ids.json");
+        let prior: AssignedIds = durable::load(&path)?.unwrap_or_default();
+        if let Ok(assigned) = self.settings().assign(&prior)
+            && assigned == prior
+        {
+            return Ok(prior);
+        }
+        let assigned = durable::update(&path, |kept: &mut AssignedIds| {
+            let assigned = self.settings().assign(kept)?;
+            kept.absorb(&assigned);
+            Ok(assigned)
+        })?;
+        assigned.map_err(|diagnostics: Vec<_>| {
+            let all: Vec<_> = diagnostics.iter().collect();
+            PrepareError::NoIds(self.loaded.render_some(&all, false))
+        })
+    }
+
+    /// Plans a start. The plan says so when the image is yet to be built.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub fn prepare(&self, target: &Target) -> Result<Prepared, PrepareError> {
+        let compartment = self.compartment(target.declared())?;
+        let instance = self.instance(target, compartment)?;
+        let (image_name, recipe) = self.image_of(compartment)?;
+        let engine = self.engine(compartment.engine);
+        let facts = facts::gather(&Sources {
+            qemu: engine.binary.as_ref().map(|program| program.as_path().to_owned()),
+            ..Sources::current(&self.places)
+        });
+        let store = self.store()?;
+        let failed = |source| image_error(image_name.as_str(), source);
+        let image = store.current_for(&image_name, &recipe).map_err(failed)?;
+        let parts = match &image {
+            None => None,
+            Some(image) => Some(ImageParts {
+                digest: image.digest.to_string(),
+                root: image.root(),
+                filesystem: "erofs".into(),
+                kernel: image.kernel(),
+                initrd: store
+                    .initrd(image, &facts.programs.agent, &[])
+                    .map_err(|source| image_error(image_name.as_str(), source))?,
+            }),
+        };
+        let log_directory = self.log_directory(target)?;
+        let request = Request {
+            compartment,
+            engine,
+            machine_id: machine_id(&instance, &self.user),
+            instance,
+            image: parts,
+            image_name: image_name.to_string(),
+            run_directory: self.run_directory(&target.name()),
+            log_directory: log_directory.clone(),
+        };
+        let plan = casemate_plan::plan(&request, &facts)?;
+        let without_kvm = (plan.acceleration == "kvm"
+            && engine.accel == casemate_config::Accel::Auto)
+            .then(|| casemate_plan::plan(&request, &facts.clone().without_kvm()))
+            .transpose()?;
+        let users = compartment.users.iter().filter_map(|name| user_id(name.as_str()));
+        Ok(Prepared {
+            plan,
+            without_kvm,
+            image,
+            log_directory,
+            users: users.collect(),
+            facts,
+        })
+    }
+
+    fn instance(&self, target: &Target, compartment: &Compartment) -> Result<Instance, PrepareError> {
+        let (slot, fresh) = match target {
+            Target::Fresh { template, .. } if !compartment.disposable_template => {
+                return Err(PrepareError::NoTemplate(template.clone()));
+            }
+            Target::Fresh { number, .. } => (FRESH_SLOTS + number, true),
+            Target::Declared(_) => {
+                let ids = self.ids()?;
+                let id = ids.compartments[&compartment.name].id.get();
+                ((id - 1) / 2, false)
+            }
+        };
+        Ok(Instance { name: target.name(), slot, fresh })
+    }
+}
+
+fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareError> {
+    let ImageSource::Debian { suite, mirror, components, kernel_package } = &settings.source else {
+        return Err(PrepareError::ImageSource(settings.name.to_string()));
+    };
+    Ok(Recipe {
+        source: casemate_image::Source::Debian(Debian {
+            suite: suite.as_ref().map(ToString::to_string),
+            packages: settings.packages.iter().map(ToString::to_string).collect(),
+            mirror: mirror.as_ref().map(ToString::to_string),
+            kernel_package: kernel_package.as_ref().map(ToString::to_string),
+            components: components.iter().map(ToString::to_string).collect(),
+        }),
+    })
+}
+
+fn image_name(name: &str) -> Result<ImageName, PrepareError> {
+    ImageName::new(name).map_err(|source| image_error(name, source))
+}
+
+fn image_error(
+    name: &str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> PrepareError {
+    PrepareError::Image { name: name.into(), source: Box::new(source) }
+}
+
+/// The same for the same compartment of the same user on the same host; a fresh disposable's is
+/// never seen again.
+fn machine_id(instance: &Instance, user: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"casemate machine-id\0");
+    // A host without one has compartments whose id depends on the name alone.
+    hash.update(std::fs::read("/etc/machine-id").unwrap_or_default());
+    hash.update(user.as_bytes());
+    hash.update([0]);
+    hash.update(instance.name.as_bytes());
+    if instance.fresh {
+        hash.update(casemate_host::clock::now_ns().to_le_bytes());
+        hash.update(std::process::id().to_le_bytes());
+    }
+    let mut text = String::with_capacity(32);
+    for byte in &hash.finalize()[..16] {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// Login name of a user; the number when it has none.
+fn user_name(uid: u32) -> String {
+    match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
+fn user_id(name: &str) -> Option<u32> {
+    Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw())
+}

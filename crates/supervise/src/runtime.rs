@@ -1,0 +1,386 @@
+//! Drives a [`Life`]: carries its effects out and brings it what happens.
+//!
+//! One thread. Everything that can happen arrives in one `select`, becomes an [`Event`], and the
+//! effects that come back are carried out before the next event is looked at.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use casemate_link::orders::{self, Order, OrderError, Report};
+use casemate_plan::Plan;
+use casemate_plan::process::Role;
+use casemate_wire::Boot;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::control::{Request, Status};
+use crate::crew::{Crew, Ends};
+use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
+use crate::monitor;
+use crate::serve::{self, Answer, Incoming, Numbers};
+
+/// Orders that may wait for the link process before it counts as stuck.
+const ORDER_LIMIT: usize = 4096;
+
+/// What a supervisor runs with.
+#[derive(Debug)]
+pub struct Assignment {
+    /// What to do.
+    pub plan: Plan,
+    /// What to do if KVM turns out not to bring a guest up.
+    pub plan_without_kvm: Option<Plan>,
+    /// `casemate-jail`.
+    pub jail: PathBuf,
+    /// Digest of the image, for the status.
+    pub image: String,
+    /// Where logs go.
+    pub log_directory: PathBuf,
+    /// Users besides the owner who may use the control socket.
+    pub users: Vec<u32>,
+}
+
+/// One supervisor at work.
+pub struct Runtime {
+    assignment: Assignment,
+    life: Life,
+    started: Instant,
+    launches: u32,
+    crew: Option<Crew>,
+    orders: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
+    waiting_orders: VecDeque<(Order, Option<OwnedFd>)>,
+    commands: Option<mpsc::UnboundedSender<monitor::Command>>,
+    requests: HashMap<RequestId, (Option<OwnedFd>, mpsc::UnboundedSender<Answer>)>,
+    exits: mpsc::UnboundedSender<(u32, Role)>,
+    events: mpsc::UnboundedSender<Event>,
+    kvm_never_worked: bool,
+}
+
+/// How a supervisor's work ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// How the life ended.
+    pub outcome: Outcome,
+    /// KVM was tried and brought no guest up.
+    pub kvm_never_worked: bool,
+}
+
+/// Keeps the compartment until its life is over.
+pub async fn run(assignment: Assignment, listener: UnixListener) -> std::io::Result<Ending> {
+    let (exits, mut exited) = mpsc::unbounded_channel();
+    let (events, mut happened) = mpsc::unbounded_channel();
+    let (incoming, mut requested) = mpsc::unbounded_channel();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let numbers = Rc::new(Numbers::default());
+    let own = nix::unistd::geteuid().as_raw();
+    let terms = terms(&assignment.plan, assignment.plan_without_kvm.is_some());
+    let mut runtime = Runtime {
+        assignment,
+        life: Life::new(terms),
+        started: Instant::now(),
+        launches: 0,
+        crew: None,
+        orders: None,
+        waiting_orders: VecDeque::new(),
+        commands: None,
+        requests: HashMap::new(),
+        exits,
+        events,
+        kvm_never_worked: false,
+    };
+    runtime.launch();
+    while runtime.life.outcome().is_none() {
+        let deadline = runtime.life.deadline();
+        tokio::select! {
+            // Reports first: what the guest said before its end explains the end.
+            biased;
+            report = receive_report(runtime.orders.as_ref()) => runtime.report(report),
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    let allowed = allowed(&stream, own, &runtime.assignment.users);
+                    tokio::task::spawn_local(serve::serve(
+                        stream, allowed, numbers.clone(), incoming.clone(),
+                    ));
+                }
+            }
+            Some(message) = requested.recv() => runtime.incoming(message),
+            Some((launch, role)) = exited.recv() => runtime.exited(launch, role),
+            Some(event) = happened.recv() => runtime.tell(event),
+            () = send_orders(runtime.orders.as_ref(), &mut runtime.waiting_orders),
+                if !runtime.waiting_orders.is_empty() => {}
+            () = until(deadline) => runtime.tell(Event::Deadline),
+            _ = terminate.recv() => runtime.tell(Event::Terminate),
+            _ = interrupt.recv() => runtime.tell(Event::Terminate),
+        }
+    }
+    // Let the connections pass the last answers on.
+    runtime.requests.clear();
+    drop(listener);
+    tokio::task::yield_now().await;
+    let outcome = runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
+    Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked })
+}
+
+fn terms(plan: &Plan, fallback: bool) -> Terms {
+    Terms {
+        guest: plan.guest.clone(),
+        boot_deadline: plan.boot_deadline,
+        stop_deadline: plan.stop_deadline,
+        idle_timeout: plan.idle_timeout,
+        fresh: plan.instance.fresh,
+        kvm_with_fallback: fallback,
+        notes: plan.notes.clone(),
+    }
+}
+
+fn allowed(stream: &UnixStream, own: u32, users: &[u32]) -> bool {
+    stream.peer_cred().is_ok_and(|peer| serve::may_use(peer.uid(), own, users))
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn receive_report(
+    orders: Option<&tokio::io::unix::AsyncFd<OwnedFd>>,
+) -> Result<Report, OrderError> {
+    let Some(orders) = orders else { return std::future::pending().await };
+    loop {
+        let mut guard = orders.readable().await.map_err(OrderError::Socket)?;
+        match orders::receive::<Report>(orders.as_fd()) {
+            // A report never comes with descriptors of its own; any are closed here.
+            Ok((report, _)) => return Ok(report),
+            Err(error) if error.would_block() => guard.clear_ready(),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sends what waits, as far as the link process takes it.
+async fn send_orders(
+    orders: Option<&tokio::io::unix::AsyncFd<OwnedFd>>,
+    waiting: &mut VecDeque<(Order, Option<OwnedFd>)>,
+) {
+    let Some(orders) = orders else { return std::future::pending().await };
+    while let Some((order, descriptor)) = waiting.front() {
+        let Ok(mut guard) = orders.writable().await else { return };
+        let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+        match orders::send(orders.as_fd(), order, &descriptors) {
+            Ok(()) => drop(waiting.pop_front()),
+            Err(error) if error.would_block() => guard.clear_ready(),
+            // Its end is noticed elsewhere.
+            Err(_) => waiting.clear(),
+        }
+    }
+}
+
+impl Runtime {
+    fn launch(&mut self) {
+        self.launches += 1;
+        let result = self.output().map_err(|error| error.to_string()).and_then(|output| {
+            let Assignment { plan, jail, .. } = &self.assignment;
+            Crew::start(plan, jail, &output, self.launches, &self.exits)
+                .map_err(|error| crate::chain(&error))
+        });
+        match result {
+            Ok((crew, Ends { orders, monitor })) => {
+                self.crew = Some(crew);
+                self.orders = Some(orders);
+                self.waiting_orders.clear();
+                let (commands, receiver) = mpsc::unbounded_channel();
+                self.commands = Some(commands);
+                let serve = monitor::serve(monitor, receiver, self.events.clone());
+                tokio::task::spawn_local(serve);
+                self.tell(Event::Launched);
+            }
+            Err(reason) => {
+                let effects = self.life.could_not_launch(reason, Instant::now());
+                self.carry_out(effects);
+            }
+        }
+    }
+
+    /// What the processes say on their standard error; begun anew for each launch.
+    fn output(&self) -> std::io::Result<File> {
+        let path = self.assignment.log_directory.join("processes.log");
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
+        OpenOptions::new().append(true).open(path)
+    }
+
+    fn incoming(&mut self, message: Incoming) {
+        match message {
+            Incoming::Request { id, request: Request::Status, answers, .. } => {
+                tracing::trace!(id, "status");
+                // The client may have gone; nothing is lost then.
+                let _ = answers.send(Answer::Status(Box::new(self.status())));
+            }
+            Incoming::Request { id, request, descriptor, answers } => {
+                self.requests.insert(id, (descriptor, answers));
+                self.tell(Event::Request(id, request));
+            }
+            Incoming::Gone(id) => {
+                self.requests.remove(&id);
+                self.tell(Event::RequestGone(id));
+            }
+        }
+    }
+
+    fn report(&mut self, report: Result<Report, OrderError>) {
+        match report {
+            Ok(report) => self.tell(Event::Report(report)),
+            Err(OrderError::Closed) => self.orders = None,
+            Err(error) => {
+                self.orders = None;
+                let reason = format!("the link process cannot be understood: {error}");
+                self.tell(Event::Report(Report::Broken { reason }));
+            }
+        }
+    }
+
+    fn exited(&mut self, launch: u32, role: Role) {
+        if launch != self.launches {
+            return;
+        }
+        let Some(mut how) = self.crew.as_mut().and_then(|crew| crew.exit_of(role)) else { return };
+        let path = self.assignment.log_directory.join("processes.log");
+        let last = crate::logs::last_lines(&path, 3);
+        if !last.is_empty() {
+            how = format!("{how}: {}", last.join(" | "));
+        }
+        self.tell(Event::Exited(role, how));
+    }
+
+    fn tell(&mut self, event: Event) {
+        let effects = self.life.handle(event, Instant::now());
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Order(order, request) => {
+                    let descriptor = request
+                        .and_then(|id| self.requests.get_mut(&id))
+                        .and_then(|(descriptor, _)| descriptor.take());
+                    self.order(order, descriptor);
+                }
+                Effect::SendBoot(boot) => self.send_boot(boot),
+                Effect::OpenDetached(stream, session) => match self.session_log(stream) {
+                    Ok(log) => self.order(Order::Open { stream, session }, Some(log.into())),
+                    Err(error) => {
+                        tracing::warn!("could not make the log of session {stream}: {error}");
+                        let report = Report::Ended {
+                            stream,
+                            status: Some(casemate_wire::ExitStatus::AgentFailed {
+                                reason: format!("could not make its log: {error}"),
+                            }),
+                        };
+                        // Not `tell`: the effects of this round come first.
+                        let _ = self.events.send(Event::Report(report));
+                    }
+                },
+                Effect::Execute(run) => {
+                    let command =
+                        if run { monitor::Command::Continue } else { monitor::Command::Stop };
+                    if run {
+                        let nanoseconds = casemate_host::clock::now_ns();
+                        self.order(Order::SetClock { nanoseconds }, None);
+                    }
+                    if let Some(commands) = &self.commands {
+                        // A VMM that is gone is noticed by its end.
+                        let _ = commands.send(command);
+                    }
+                }
+                Effect::Kill => {
+                    if let Some(crew) = &self.crew {
+                        crew.kill();
+                    }
+                }
+                Effect::Progress(id, progress) => {
+                    if let Some((_, answers)) = self.requests.get(&id) {
+                        let _ = answers.send(Answer::Progress(progress));
+                    }
+                }
+                Effect::Reply(id, result) => {
+                    if let Some((_, answers)) = self.requests.remove(&id) {
+                        let _ = answers.send(Answer::Done(result));
+                    }
+                }
+                Effect::RelaunchWithoutKvm => self.relaunch_without_kvm(),
+                Effect::Log(true, text) => tracing::warn!("{text}"),
+                Effect::Log(false, text) => tracing::info!("{text}"),
+            }
+        }
+    }
+
+    fn relaunch_without_kvm(&mut self) {
+        self.kvm_never_worked = true;
+        // Dropping the processes kills and reaps them.
+        self.crew = None;
+        self.orders = None;
+        if let Some(plan) = self.assignment.plan_without_kvm.take() {
+            self.assignment.plan = plan;
+        }
+        self.launch();
+    }
+
+    fn send_boot(&mut self, mut boot: Box<Boot>) {
+        match casemate_host::random::seed() {
+            Ok(seed) => boot.seed = seed.to_vec(),
+            Err(error) => tracing::warn!("the guest gets no random seed: {error}"),
+        }
+        boot.clock = casemate_host::clock::now_ns();
+        self.order(Order::Boot(boot), None);
+    }
+
+    fn order(&mut self, order: Order, descriptor: Option<OwnedFd>) {
+        let Some(orders) = &self.orders else { return };
+        if self.waiting_orders.is_empty() {
+            let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+            match orders::send(orders.get_ref().as_fd(), &order, &descriptors) {
+                Err(error) if error.would_block() => {}
+                // Its end is noticed elsewhere.
+                _ => return,
+            }
+        }
+        if self.waiting_orders.len() >= ORDER_LIMIT {
+            tracing::warn!("the link process does not take orders; killed");
+            if let Some(crew) = &self.crew {
+                crew.kill();
+            }
+            return;
+        }
+        self.waiting_orders.push_back((order, descriptor));
+    }
+
+    fn session_log(&self, stream: u32) -> std::io::Result<File> {
+        let path = self.assignment.log_directory.join(format!("session-{stream}.log"));
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
+    }
+
+    fn status(&self) -> Status {
+        let (agent, kernel) = self.life.agent().cloned().unzip();
+        Status {
+            name: self.assignment.plan.instance.name.clone(),
+            state: self.life.state().into(),
+            uptime: self.started.elapsed().as_secs(),
+            acceleration: self.assignment.plan.acceleration.into(),
+            supervisor_pid: std::process::id(),
+            processes: self.crew.as_ref().map(Crew::status).unwrap_or_default(),
+            image: self.assignment.image.clone(),
+            agent,
+            kernel,
+            sessions: self.life.sessions(Instant::now()),
+            notes: self.assignment.plan.notes.clone(),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Control messages: what the two ends say to each other on stream 0.
+//!
+//! Encoded with postcard (compact, with a written specification, no self-description to abuse) and
+//! carried in one or more frames. Decoding allocates at most what the bytes that really arrived
+//! can fill, and those are bounded by [`MAX_MESSAGE`].
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::frame::{Frame, Kind, push_frame};
+use crate::limits::{MAX_MESSAGE, MAX_PAYLOAD};
+
+/// From the agent to the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromGuest {
+    /// The first message, on every new connection. Its form never changes between versions, so
+    /// that ends of different versions can still tell a person so.
+    Hello {
+        /// [`crate::PROTOCOL_VERSION`] of the agent.
+        protocol: u16,
+        /// The agent's own version, for people.
+        version: String,
+        /// Names of what this agent can do beyond the protocol's core.
+        features: Vec<String>,
+        /// The guest's kernel release.
+        kernel: String,
+        /// True when the agent has been told to boot already (it reconnects).
+        booted: bool,
+    },
+    /// The guest is set up as [`Boot`] asked; sessions can start.
+    Ready,
+    /// The guest cannot be set up; the reason is for a person. The agent powers off after it.
+    BootFailed {
+        /// What went wrong.
+        reason: String,
+    },
+    /// Something a person who debugs this compartment may want to read.
+    Log {
+        /// The text.
+        text: String,
+    },
+    /// The answer to [`FromHost::Ping`].
+    Pong {
+        /// The number of the ping.
+        id: u32,
+    },
+    /// The agent has begun to shut the guest down (asked to, or from inside).
+    ShuttingDown,
+}
+
+/// From the host to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromHost {
+    /// The answer to a first `Hello`: who the guest is and what to set up.
+    Boot(Box<Boot>),
+    /// Start a command on a new stream.
+    Open {
+        /// Number of the stream, never 0 and never used before on this connection.
+        stream: u32,
+        /// What to run.
+        session: Box<OpenSession>,
+    },
+    /// Set the clock (after a pause or a restore): nanoseconds since 1970 UTC.
+    SetClock {
+        /// Nanoseconds since 1970-01-01 UTC.
+        nanoseconds: u64,
+    },
+    /// Are you alive?
+    Ping {
+        /// Comes back in [`FromGuest::Pong`].
+        id: u32,
+    },
+    /// End all sessions, unmount, power off.
+    Shutdown,
+}
+
+/// Everything the agent needs to make the guest out of a kernel and an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Name in `/etc/hostname` and of the kernel.
+    pub hostname: String,
+    /// 32 hexadecimal digits for `/etc/machine-id`.
+    pub machine_id: String,
+    /// Host clock: nanoseconds since 1970-01-01 UTC.
+    pub clock: u64,
+    /// 64 random bytes, credited to the guest's random number generator.
+    pub seed: Vec<u8>,
+    /// What to mount as `/`.
+    pub root: RootDisk,
+    /// Largest size of the tmpfs above the root, in bytes; 0 lets the kernel choose (half the
+    /// memory).
+    pub overlay_size: u64,
+    /// What runs after the set-up.
+    pub init: Init,
+    /// Accounts to be there. Those missing in the image are created.
+    pub users: Vec<User>,
+    /// The account sessions run as unless they say otherwise.
+    pub default_user: String,
+    /// Files to write after the mounts, in this order.
+    pub files: Vec<WriteFile>,
+    /// `kernel.parameter` and value.
+    pub sysctls: Vec<(String, String)>,
+    /// Name in the time zone database, such as `Europe/Berlin`.
+    pub timezone: Option<String>,
+    /// Environment of every session.
+    pub environment: Vec<(String, String)>,
+    /// Account of the shell on the serial console; none when there shall be no shell.
+    pub console_user: Option<String>,
+}
+
+/// The disk with the root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDisk {
+    /// Serial number of the virtio-blk disk, as in `/sys/block/*/serial`.
+    pub serial: String,
+    /// File system type given to mount(2), such as `erofs`.
+    pub filesystem: String,
+    /// With a tmpfs overlay above it (forgotten at shutdown). Without, the root is mounted as it
+    /// is, read-only when the disk is.
+    pub overlay: bool,
+}
+
+/// What runs in the guest once it is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Init {
+    /// The agent stays process 1.
+    Agent,
+    /// The agent starts `/sbin/init` as process 1 and goes on beside it.
+    Systemd,
+}
+
+/// An account in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// Numeric id; the next free one from 1000 when not given.
+    pub uid: Option<u32>,
+    /// Supplementary groups; those missing in the image are ignored with a log message.
+    pub groups: Vec<String>,
+    /// Login shell.
+    pub shell: String,
+    /// Lines of `~/.ssh/authorized_keys`.
+    pub authorized_keys: Vec<String>,
+}
+
+/// A file the host wants in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteFile {
+    /// Absolute path. Parents are created.
+    pub path: String,
+    /// Content.
+    pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's login name.
+    pub owner: String,
+}
+
+/// One command to run. Strings that name files or arguments are bytes, as in Linux.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Program and arguments, at least one; empty asks for the user's login shell.
+    pub argv: Vec<Vec<u8>>,
+    /// Added to (and before) the environment of [`Boot`].
+    pub environment: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Working directory; the home of the user when not given.
+    pub cwd: Option<Vec<u8>>,
+    /// Login name; the compartment's default user when not given.
+    pub user: Option<String>,
+    /// Give it a terminal of this size.
+    pub terminal: Option<TerminalSize>,
+    /// The session outlives its client; its standard input is empty.
+    pub detached: bool,
+}
+
+/// Size of a terminal in character cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+impl TerminalSize {
+    /// The payload of a [`Kind::Resize`] frame.
+    pub fn encode(self) -> [u8; 4] {
+        let [r0, r1] = self.rows.to_le_bytes();
+        let [c0, c1] = self.columns.to_le_bytes();
+        [r0, r1, c0, c1]
+    }
+}
+
+/// How a session ended: the payload of a [`Kind::Exit`] frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// exit(2) with this code.
+    Code(u8),
+    /// Ended by this signal number.
+    Signal(u8),
+    /// Could not be started: the program was not found.
+    NotFound {
+        /// Reason, for a person.
+        reason: String,
+    },
+    /// Could not be started: it may not be executed, or the user or directory does not exist.
+    NotExecutable {
+        /// Reason, for a person.
+        reason: String,
+    },
+    /// The agent could not do its part.
+    AgentFailed {
+        /// Reason, for a person.
+        reason: String,
+    },
+}
+
+impl ExitStatus {
+    /// The exit code a shell would report: 128 + n for a signal; 127, 126 and 125 as podman and
+    /// env(1) use them.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Code(code) => *code,
+            Self::Signal(signal) => 128u8.saturating_add(*signal),
+            Self::NotFound { .. } => 127,
+            Self::NotExecutable { .. } => 126,
+            Self::AgentFailed { .. } => 125,
+        }
+    }
+}
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// Over [`MAX_MESSAGE`].
+    #[error("could not take a control message: it is longer than {MAX_MESSAGE} bytes")]
+    TooLong,
+    /// Not an encoding of the type.
+    #[error("could not decode a control message")]
+    Malformed(#[source] postcard::Error),
+    /// Bytes behind the end of the value.
+    #[error("could not decode a control message: {0} bytes stand behind its end")]
+    Trailing(usize),
+    /// Not the frames that a control message consists of.
+    #[error("a frame of kind {0:?} does not belong on the control stream")]
+    WrongFrame(Kind),
+}
+
+/// Decodes one value that must fill `bytes`.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(MessageError::Malformed)?;
+    if rest.is_empty() { Ok(value) } else { Err(MessageError::Trailing(rest.len())) }
+}
+
+/// The bytes of one value.
+///
+/// # Panics
+/// Never for the types of this crate: postcard fails only on types it cannot represent.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("the protocol's types have an encoding")
+}
+
+/// Appends the frames of a control message to `out`.
+///
+/// # Errors
+/// [`MessageError::TooLong`] when the peer would refuse it.
+pub fn push_message<T: Serialize>(out: &mut Vec<u8>, message: &T) -> Result<(), MessageError> {
+    let bytes = encode(message);
+    if bytes.len() > MAX_MESSAGE {
+        return Err(MessageError::TooLong);
+    }
+    let mut pieces = bytes.chunks(MAX_PAYLOAD).peekable();
+    while let Some(piece) = pieces.next() {
+        let kind = if pieces.peek().is_some() { Kind::MessagePart } else { Kind::Message };
+        push_frame(out, 0, kind, piece);
+    }
+    Ok(())
+}
+
+/// Puts control messages together from the frames of stream 0.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    parts: Vec<u8>,
+}
+
+impl Assembler {
+    /// Takes a frame of stream 0; returns the message it completes.
+    pub fn take<T: DeserializeOwned>(
+        &mut self,
+        frame: Frame<'_>,
+    ) -> Result<Option<T>, MessageError> {
+        match frame.kind {
+            Kind::MessagePart | Kind::Message => {}
+            other => return Err(MessageError::WrongFrame(other)),
+        }
+        if self.parts.len() + frame.payload.len() > MAX_MESSAGE {
+            return Err(MessageError::TooLong);
+        }
+        if frame.kind == Kind::MessagePart {
+            self.parts.extend_from_slice(frame.payload);
+            return Ok(None);
+        }
+        if self.parts.is_empty() {
+            return decode(frame.payload).map(Some);
+        }
+        self.parts.extend_from_slice(frame.payload);
+        decode(&std::mem::take(&mut self.parts)).map(Some)
+    }
+}

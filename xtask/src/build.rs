@@ -1,0 +1,57 @@
+//! `cargo xtask build`: every program into `target/release`.
+//!
+//! Three of them are linked statically: the agent, because the guest's initrd has no libraries;
+//! the jail and the link process, so that they need no file in the jails they run in. A target has
+//! to be named for that, else the flags would apply to procedural macros too, which cannot be
+//! static.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::process::{cargo, run, workspace};
+
+/// Packages whose program is static.
+const STATIC: [&str; 3] = ["casemate-agent", "casemate-jail", "casemate-link"];
+
+/// Packages whose programs are linked as usual.
+const DYNAMIC: [&str; 2] = ["casemate-cli", "casemate-supervise"];
+
+/// Builds everything.
+pub(crate) fn build() -> Result<()> {
+    let mut dynamic = cargo();
+    dynamic.args(["build", "--release", "--locked"]);
+    for package in DYNAMIC {
+        dynamic.args(["--package", package]);
+    }
+    run(&mut dynamic)?;
+
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut linked = cargo();
+    linked
+        .args(["build", "--release", "--locked", "--target", &target])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    for package in STATIC {
+        linked.args(["--package", package]);
+    }
+    run(&mut linked)?;
+    let directory = target_directory();
+    for program in STATIC {
+        let from = directory.join(&target).join("release").join(program);
+        let to = directory.join("release").join(program);
+        // Aside and renamed: a running casemate keeps the program it has.
+        let aside = to.with_extension("new");
+        std::fs::copy(&from, &aside)
+            .and_then(|_| std::fs::rename(&aside, &to))
+            .with_context(|| format!("could not copy {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => workspace().join(directory),
+        None => workspace().join("target"),
+    }
+}
