@@ -21,7 +21,14 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let begin = Instant::now();
-    let ended = guest.host.run({ let mut s = session(&arguments); s.user = std::env::var("DRIVE_USER").ok(); s }, b"");
+    let ended = guest.host.run(
+        {
+            let mut s = session(&arguments);
+            s.user = std::env::var("DRIVE_USER").ok();
+            s
+        },
+        b"",
+    );
     println!("{:?} after {:?}", ended.exit, begin.elapsed());
     print!("{}", String::from_utf8_lossy(&ended.stdout));
     eprint!("{}", String::from_utf8_lossy(&ended.stderr));

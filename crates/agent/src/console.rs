@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use crate::accounts;
 use crate::log::Log;
 use crate::session::command::{Command, Settings};
-use crate::session::spawn::{Streams, spawn};
 use crate::session::signal_group;
+use crate::session::spawn::{Streams, spawn};
 
 /// The first shell waits until the first session had its chance: a shell's start costs more than
 /// many a command that somebody waits for.

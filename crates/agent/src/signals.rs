@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use casemate_wire::ExitStatus;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// What a signal asks of the agent.
@@ -62,9 +61,8 @@ impl Signals {
         let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
         let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: the buffer is as long as said.
-        let count = unsafe {
-            libc::read(self.0.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), size)
-        };
+        let count =
+            unsafe { libc::read(self.0.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), size) };
         if usize::try_from(count) != Ok(size) {
             return None;
         }
@@ -93,14 +91,20 @@ pub(crate) enum Reaped {
 /// Collects one ended child, adopted ones among them.
 pub(crate) fn reap() -> Reaped {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => {
-                return Reaped::Child(pid, ExitStatus::Code(code as u8));
+        let mut status = 0;
+        // SAFETY: the argument outlives the call. nix's waitpid takes a child that a real-time
+        // signal ended for an error, when it is collected already.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        match Errno::result(pid) {
+            Ok(0) => return Reaped::NoneYet,
+            Ok(pid) if libc::WIFEXITED(status) => {
+                let code = libc::WEXITSTATUS(status) as u8;
+                return Reaped::Child(Pid::from_raw(pid), ExitStatus::Code(code));
             }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Reaped::Child(pid, ExitStatus::Signal(signal as u8));
+            Ok(pid) if libc::WIFSIGNALED(status) => {
+                let signal = libc::WTERMSIG(status) as u8;
+                return Reaped::Child(Pid::from_raw(pid), ExitStatus::Signal(signal));
             }
-            Ok(WaitStatus::StillAlive) => return Reaped::NoneYet,
             // Stops and continuations were not asked for.
             Ok(_) | Err(Errno::EINTR) => {}
             Err(Errno::ECHILD) => return Reaped::NoChildren,

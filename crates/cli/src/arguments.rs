@@ -226,9 +226,9 @@ fn variable(text: &str) -> Result<String, String> {
         Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
         Some(_) => Err("the name is empty".into()),
         // As docker and podman do: the value the caller has.
-        None => std::env::var(text)
-            .map(|value| format!("{text}={value}"))
-            .map_err(|_| format!("give NAME=VALUE, or the name of a variable that is set; `{text}` is not")),
+        None => std::env::var(text).map(|value| format!("{text}={value}")).map_err(|_| {
+            format!("give NAME=VALUE, or the name of a variable that is set; `{text}` is not")
+        }),
     }
 }
 

@@ -54,7 +54,8 @@ impl Supervisor {
                 };
                 stream.set_nonblocking(true).map_err(failed)?;
                 let stream = tokio::net::UnixStream::from_std(stream).map_err(failed)?;
-                let stream = Stream::try_from(stream).map_err(|error| failed(std::io::Error::other(error)))?;
+                let stream = Stream::try_from(stream)
+                    .map_err(|error| failed(std::io::Error::other(error)))?;
                 let connection = Connection::new(stream);
                 Ok(Some(Self { connection, name: name.into(), notes: Vec::new() }))
             }

@@ -47,8 +47,9 @@ impl Problem {
                 let problem = Self::new(format!("compartment `{name}` ended"));
                 Self { causes: vec![reason], hint, ..problem }
             }
-            Failure::Stopping => Self::new(format!("compartment `{name}` is stopping"))
-                .hint("try again in a moment"),
+            Failure::Stopping => {
+                Self::new(format!("compartment `{name}` is stopping")).hint("try again in a moment")
+            }
             Failure::TooManySessions => {
                 Self::new(format!("compartment `{name}` has as many sessions as it may have"))
                     .hint("end some of them; `casemate status` lists them")
@@ -64,10 +65,8 @@ impl Problem {
             Failure::NoSuchSession => {
                 Self::new(format!("compartment `{name}` has no such session"))
             }
-            Failure::PermissionDenied => {
-                Self::new(format!("you may not use compartment `{name}`"))
-                    .hint("its owner can name you in `users`")
-            }
+            Failure::PermissionDenied => Self::new(format!("you may not use compartment `{name}`"))
+                .hint("its owner can name you in `users`"),
             Failure::NoDescriptor
             | Failure::MethodNotFound { .. }
             | Failure::InvalidParameter { .. } => {

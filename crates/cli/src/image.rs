@@ -123,7 +123,7 @@ impl Display {
 fn list(world: &World, form: Json) -> Result<u8, Problem> {
     let store = world.store()?;
     let mut rows = Vec::new();
-    for (name, _) in &world.settings().images {
+    for name in world.settings().images.keys() {
         let Ok((name, recipe)) = declared(world, name.as_str()) else { continue };
         let failed = |error: casemate_image::StoreError| {
             Problem::new(format!("could not look at the image `{name}`")).because(&error)
@@ -176,7 +176,11 @@ fn show(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
     println!("  digest     {}", image.digest);
     println!("  directory  {}", image.directory.display());
     println!("  root       {}", mebibytes(size_of(&image.root())));
-    println!("  kernel     {} ({})", image.manifest.kernel_release, mebibytes(size_of(&image.kernel())));
+    println!(
+        "  kernel     {} ({})",
+        image.manifest.kernel_release,
+        mebibytes(size_of(&image.kernel()))
+    );
     println!("  packages   {}", image.manifest.packages.len());
     Ok(0)
 }

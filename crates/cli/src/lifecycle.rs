@@ -120,10 +120,7 @@ pub(crate) fn execute(world: &World, name: &str, resume: bool) -> Result<u8, Pro
 }
 
 /// Does something for each name; reports every failure and returns the last.
-fn each(
-    names: &[String],
-    act: impl Fn(&str) -> Result<(), Problem>,
-) -> Result<u8, Problem> {
+fn each(names: &[String], act: impl Fn(&str) -> Result<(), Problem>) -> Result<u8, Problem> {
     let mut failed: Option<Problem> = None;
     for name in names {
         if let Err(problem) = act(name)

@@ -39,7 +39,11 @@ pub(crate) fn logs(world: &World, arguments: &Logs) -> Result<u8, Problem> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     lines.show(last(&bytes, arguments.lines));
-    while arguments.follow {
+    if !arguments.follow {
+        lines.end();
+        return Ok(0);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(200));
         bytes.clear();
         file.read_to_end(&mut bytes)?;
@@ -48,8 +52,6 @@ pub(crate) fn logs(world: &World, arguments: &Logs) -> Result<u8, Problem> {
             file = File::open(&path)?;
         }
     }
-    lines.end();
-    Ok(0)
 }
 
 fn path(world: &World, arguments: &Logs) -> Result<PathBuf, Problem> {

@@ -44,7 +44,12 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
     let verbose = arguments.verbose;
     let world = match &arguments.command {
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "casemate", &mut std::io::stdout());
+            clap_complete::generate(
+                *shell,
+                &mut Arguments::command(),
+                "casemate",
+                &mut std::io::stdout(),
+            );
             return Ok(0);
         }
         Command::Man { directory } => return manual::write(directory),

@@ -30,8 +30,9 @@ pub(crate) fn names(world: &World) -> Result<Vec<String>, Problem> {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
-            return Err(Problem::new(format!("could not read {}", runtime.display()))
-                .because(&error));
+            return Err(
+                Problem::new(format!("could not read {}", runtime.display())).because(&error)
+            );
         }
     };
     let mut names = Vec::new();

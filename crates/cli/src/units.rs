@@ -12,10 +12,7 @@ use crate::failure::Problem;
 
 /// `casemate units`.
 pub(crate) fn units(world: &World, output: Option<&Path>) -> Result<u8, Problem> {
-    let units = [
-        ("casemate@.socket", socket(world)),
-        ("casemate@.service", service(world)?),
-    ];
+    let units = [("casemate@.socket", socket(world)), ("casemate@.service", service(world)?)];
     let Some(directory) = output else {
         for (name, text) in units {
             println!("# {name}\n{text}");
@@ -92,11 +89,8 @@ fn service(world: &World) -> Result<String, Problem> {
 /// A path as systemd.service(5) wants it: quoted, with specifiers and variables escaped.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let escaped = text
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('%', "%%")
-        .replace('$', "$$");
+    let escaped =
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
     format!("\"{escaped}\"")
 }
 

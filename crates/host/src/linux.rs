@@ -17,9 +17,10 @@ use crate::step::{Host, StepError};
 /// This machine, and what one compartment has on it.
 #[derive(Debug)]
 pub struct LinuxHost {
-    processes: Vec<Process>,
     jail_program: PathBuf,
-    log: OwnedFd,
+    processes: Vec<Process>,
+    /// Where processes and jails print; known once the run directory may be written to.
+    log: Option<OwnedFd>,
     run_directory: Option<RunDirectory>,
     leftovers: Option<Leftovers>,
     /// Ends of channels by the process that gets them; none is the supervisor itself.
@@ -28,18 +29,29 @@ pub struct LinuxHost {
 }
 
 impl LinuxHost {
-    /// The machine, before the first step of a plan with these processes. What they and their jails
-    /// print goes to `log`.
-    pub fn new(processes: Vec<Process>, jail_program: PathBuf, log: OwnedFd) -> Self {
+    /// The machine, before the first step of a plan.
+    pub fn new(jail_program: PathBuf) -> Self {
         Self {
-            processes,
             jail_program,
-            log,
+            processes: Vec::new(),
+            log: None,
             run_directory: None,
             leftovers: None,
             ends: Vec::new(),
             running: BTreeMap::new(),
         }
+    }
+
+    /// The processes that channels and starts are about from now on. What they and their jails
+    /// print goes to `log`.
+    pub fn assign(&mut self, processes: Vec<Process>, log: OwnedFd) {
+        self.processes = processes;
+        self.log = Some(log);
+    }
+
+    /// Every process that was started and is not undone yet.
+    pub fn all_running(&self) -> impl Iterator<Item = (Role, &Launched)> {
+        self.running.iter().map(|(role, launched)| (*role, launched))
     }
 
     /// What a predecessor that was killed had left in the run directory, to be told once.
@@ -89,10 +101,10 @@ impl LinuxHost {
                 ));
             }
         }
-        let log = self
-            .log
-            .try_clone()
-            .map_err(|source| LaunchError::Start { program: process.program.clone(), source })?;
+        let log =
+            self.log.as_ref().ok_or_else(missing)?.try_clone().map_err(|source| {
+                LaunchError::Start { program: process.program.clone(), source }
+            })?;
         let launched = launch(&process, &self.jail_program, channels, log)?;
         self.running.insert(role, launched);
         Ok(())

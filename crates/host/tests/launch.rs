@@ -186,7 +186,8 @@ fn start_connects_the_processes_and_leaves_nothing() {
     let mut link = shell(Role::Link, "cat <&3; sleep 100", vec![channel(3, Channel::Agent)]);
     link.jail.identity.uid += 1;
     let (log, stderr) = log();
-    let mut host = LinuxHost::new(vec![link, vmm], jail, stderr);
+    let mut host = LinuxHost::new(jail);
+    host.assign(vec![link, vmm], stderr);
     let mut applied = Applied::default();
     let steps = [
         Step::RunDirectory { path: path.clone() },

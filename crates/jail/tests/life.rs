@@ -11,7 +11,7 @@ use casemate_plan::jail::VisibleFile;
 use casemate_plan::process::{Channel, Descriptor, DescriptorSource};
 use common::{Fixture, SPEC, all_end, callers, descendants};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 fn pid(number: u32) -> Pid {
     Pid::from_raw(number as i32)
@@ -57,9 +57,14 @@ fn outside_the_program_is_the_subordinate_user() {
         for process in [monitor.id(), init, program] {
             assert_eq!(status(process, "NoNewPrivs"), "1");
         }
-        for process in [monitor.id(), init] {
-            let open = fs::read_dir(format!("/proc/{process}/fd")).expect("descriptors").count();
-            assert!(open <= 4, "{open} descriptors");
+        // They are undumpable, so that only root may look at their descriptors.
+        if Uid::current().is_root() {
+            for process in [monitor.id(), init] {
+                let open = fs::read_dir(format!("/proc/{process}/fd")).expect("descriptors");
+                assert!(open.count() <= 4, "too many descriptors");
+            }
+        } else {
+            println!("skipped: counting the descriptors of monitor and init needs root");
         }
         monitor.kill().and_then(|()| monitor.wait()).expect("killed");
     }

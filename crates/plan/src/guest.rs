@@ -46,7 +46,7 @@ pub(crate) fn boot(
         Some(WriteFile {
             path: path.as_path().display().to_string(),
             content: text.clone().into_bytes(),
-            mode: file.mode.bits().into(),
+            mode: file.mode.bits(),
             owner: file.owner.as_str().into(),
         })
     });

@@ -121,7 +121,10 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
     };
     list.switch("-device", format!("{},id=ports,max_ports=2", virtio("virtio-serial")));
     let port = casemate_wire::PORT_NAME;
-    list.switch("-device", format!("virtserialport,id=agent-port,bus=ports.0,chardev=agent,name={port}"));
+    list.switch(
+        "-device",
+        format!("virtserialport,id=agent-port,bus=ports.0,chardev=agent,name={port}"),
+    );
     for disk in &machine.disks {
         list.disk(disk, &virtio("virtio-blk"));
     }

@@ -272,14 +272,11 @@ impl Failure {
     /// The failure a reply speaks of; one that is not known becomes [`Failure::Ended`] in its own
     /// words.
     pub fn from_reply(reply: &ErrorReply) -> Self {
-        let text = |key: &str| {
-            reply.parameters.as_ref()?.get(key)?.as_str().map(str::to_owned)
-        };
+        let text = |key: &str| reply.parameters.as_ref()?.get(key)?.as_str().map(str::to_owned);
         match reply.error.rsplit('.').next().unwrap_or_default() {
-            "Ended" => Self::Ended {
-                reason: text("reason").unwrap_or_default(),
-                hint: text("hint"),
-            },
+            "Ended" => {
+                Self::Ended { reason: text("reason").unwrap_or_default(), hint: text("hint") }
+            }
             "Stopping" => Self::Stopping,
             "TooManySessions" => Self::TooManySessions,
             "WrongState" => Self::WrongState { state: text("state").unwrap_or_default() },

@@ -1,85 +1,122 @@
-//! The processes of one launch: started in order, watched, killed together.
+//! The processes of one launch: the plan's steps that connect and start them, applied in order;
+//! watched; killed together; undone in reverse.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
-use casemate_host::launch::{Ended, LaunchError, Launched, launch};
-use casemate_plan::Plan;
+use casemate_host::launch::{Ended, Launched};
+use casemate_host::linux::LinuxHost;
+use casemate_host::step::{Applied, StepError};
 use casemate_plan::process::{Channel, Role};
+use casemate_plan::{Plan, Step};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use crate::channels::Channels;
 use crate::control::ProcessStatus;
 
 /// Why the processes of a compartment could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum CrewError {
-    /// One of them.
-    #[error("could not start {}", .role.describe())]
-    Launch {
-        /// Which.
-        role: Role,
-        /// Why.
+pub(crate) enum CrewError {
+    /// A step failed; those before it were undone.
+    #[error("could not {step}")]
+    Step {
+        /// What it was to do.
+        step: String,
+        /// Why it could not.
         #[source]
-        source: LaunchError,
+        source: StepError,
     },
-    /// The sockets between them.
-    #[error("could not connect the processes of the compartment")]
-    Channels(#[source] io::Error),
+    /// The supervisor's own ends of the sockets.
+    #[error("could not listen to the processes of the compartment")]
+    Ends(#[source] io::Error),
 }
 
-/// Running processes.
+/// The processes of a compartment, on the host they run on.
 #[derive(Debug)]
-pub struct Crew {
-    members: BTreeMap<Role, Launched>,
+pub(crate) struct Crew<'h> {
+    host: &'h mut LinuxHost,
+    launched: Applied,
 }
 
 /// The supervisor's ends of the channels.
 #[derive(Debug)]
-pub struct Ends {
+pub(crate) struct Ends {
     /// To the link process.
-    pub orders: AsyncFd<OwnedFd>,
+    pub(crate) orders: AsyncFd<OwnedFd>,
     /// To QMP.
-    pub monitor: UnixStream,
+    pub(crate) monitor: UnixStream,
 }
 
-impl Crew {
+impl<'h> Crew<'h> {
+    /// Nobody yet.
+    pub(crate) fn new(host: &'h mut LinuxHost) -> Self {
+        Self { host, launched: Applied::default() }
+    }
+
     /// Starts every process of the plan. `exits` is told the role and `launch` number of each one
     /// that ends.
     ///
     /// # Errors
     /// [`CrewError`]; those already started are killed.
-    pub fn start(
+    pub(crate) fn start(
+        &mut self,
         plan: &Plan,
-        jail: &Path,
-        output: &File,
+        output: File,
         launch_number: u32,
         exits: &mpsc::UnboundedSender<(u32, Role)>,
-    ) -> Result<(Self, Ends), CrewError> {
-        let mut channels = Channels::of(plan).map_err(CrewError::Channels)?;
-        let mut members = BTreeMap::new();
-        for process in &plan.processes {
-            let role = process.role;
-            let output = output.try_clone().map_err(CrewError::Channels)?;
-            let launched = launch(process, jail, channels.for_process(process), output.into())
-                .map_err(|source| CrewError::Launch { role, source })?;
-            watch(&launched, launch_number, role, exits.clone()).map_err(CrewError::Channels)?;
-            members.insert(role, launched);
+    ) -> Result<Ends, CrewError> {
+        self.host.assign(plan.processes.clone(), output.into());
+        let result = self.apply(plan, launch_number, exits);
+        if result.is_err() {
+            self.stop();
         }
-        let ends = ends(&mut channels).map_err(CrewError::Channels)?;
-        Ok((Self { members }, ends))
+        result
+    }
+
+    fn apply(
+        &mut self,
+        plan: &Plan,
+        launch_number: u32,
+        exits: &mpsc::UnboundedSender<(u32, Role)>,
+    ) -> Result<Ends, CrewError> {
+        for step in &plan.steps {
+            if !matches!(step, Step::Channels | Step::Start { .. }) {
+                continue;
+            }
+            self.launched
+                .apply(self.host, step)
+                .map_err(|source| CrewError::Step { step: step.describe(), source })?;
+            if let Step::Start { role } = step
+                && let Some(launched) = self.host.running(*role)
+            {
+                watch(launched, launch_number, *role, exits.clone()).map_err(CrewError::Ends)?;
+            }
+        }
+        self.ends().map_err(CrewError::Ends)
+    }
+
+    fn ends(&mut self) -> io::Result<Ends> {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        let mut end = |channel| {
+            let end = self.host.take_channel(channel);
+            end.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+        };
+        let orders = end(Channel::Orders)?;
+        let monitor = std::os::unix::net::UnixStream::from(end(Channel::Monitor)?);
+        fcntl(&orders, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        monitor.set_nonblocking(true)?;
+        Ok(Ends {
+            orders: register(orders, Interest::READABLE | Interest::WRITABLE)?,
+            monitor: UnixStream::from_std(monitor)?,
+        })
     }
 
     /// How the process ended, in words, if it did.
-    pub fn exit_of(&mut self, role: Role) -> Option<String> {
-        let ended = self.members.get_mut(&role)?.try_wait().ok()??;
-        self.members.remove(&role);
+    pub(crate) fn exit_of(&mut self, role: Role) -> Option<String> {
+        let ended = self.host.running(role)?.try_wait().ok()??;
         Some(match ended {
             Ended::Exited(code) => format!("ended with code {code}"),
             Ended::Killed(signal) => format!("was ended by signal {signal} ({})", name(signal)),
@@ -88,38 +125,28 @@ impl Crew {
     }
 
     /// Kills all of them. Their ends are reported as any other.
-    pub fn kill(&self) {
-        for launched in self.members.values() {
+    pub(crate) fn kill(&self) {
+        for (_, launched) in self.host.all_running() {
             // One that has ended needs no signal.
             let _ = launched.kill();
         }
     }
 
+    /// Undoes the launch: kills and reaps what still runs.
+    pub(crate) fn stop(&mut self) {
+        for error in std::mem::take(&mut self.launched).undo(self.host) {
+            tracing::warn!("{}", crate::chain(&error));
+        }
+    }
+
     /// Process ids, by role.
-    pub fn status(&self) -> Vec<ProcessStatus> {
-        let status = |(role, launched): (&Role, &Launched)| ProcessStatus {
+    pub(crate) fn status(&self) -> Vec<ProcessStatus> {
+        let status = |(role, launched): (Role, &Launched)| ProcessStatus {
             role: role.name().into(),
             pid: launched.pid(),
         };
-        self.members.iter().map(status).collect()
+        self.host.all_running().map(status).collect()
     }
-}
-
-fn ends(channels: &mut Channels) -> io::Result<Ends> {
-    let end = |channels: &mut Channels, channel| {
-        channels.take(channel).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
-    };
-    let orders = end(channels, Channel::Orders)?;
-    let monitor = std::os::unix::net::UnixStream::from(end(channels, Channel::Monitor)?);
-    nonblocking(&orders)?;
-    monitor.set_nonblocking(true)?;
-    Ok(Ends { orders: AsyncFd::new(orders)?, monitor: UnixStream::from_std(monitor)? })
-}
-
-fn nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    fcntl(descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(())
 }
 
 /// Reports the end of a process.
@@ -130,13 +157,21 @@ fn watch(
     exits: mpsc::UnboundedSender<(u32, Role)>,
 ) -> io::Result<()> {
     let descriptor = launched.as_fd().try_clone_to_owned()?;
-    let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
+    let descriptor = register(descriptor, Interest::READABLE)?;
     tokio::task::spawn_local(async move {
         let _ = descriptor.readable().await;
         // Nobody listens any more when the supervisor itself ends.
         let _ = exits.send((launch_number, role));
     });
     Ok(())
+}
+
+/// Hands a descriptor to the event loop.
+#[expect(unsafe_code, reason = "tokio cannot see that an OwnedFd stays the same descriptor")]
+fn register(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always gives the same descriptor and keeps it open for as long as the
+    // `AsyncFd` holds it.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 
 fn name(signal: i32) -> &'static str {

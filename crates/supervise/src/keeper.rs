@@ -11,15 +11,18 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use casemate_host::linux::LinuxHost;
 use casemate_host::places;
-use casemate_host::rundir::{Leftovers, RunDirError, RunDirectory};
+use casemate_host::rundir::{Leftovers, RunDirError};
+use casemate_host::step::{Applied, StepError};
 use casemate_host::{durable, kvm, sockets};
+use casemate_plan::Step;
 use serde::{Deserialize, Serialize};
 
 use crate::chain;
 use crate::life::Outcome;
 use crate::prepare::{PrepareError, Prepared, Target, World};
-use crate::runtime::{self, Assignment, Ending};
+use crate::runtime::{self, Assignment};
 
 /// Where a compartment's control socket is. It stands beside the run directory, not in it, so that
 /// systemd can hold it while no supervisor runs.
@@ -113,10 +116,10 @@ impl From<PrepareError> for Trouble {
     }
 }
 
-impl From<RunDirError> for Trouble {
-    fn from(error: RunDirError) -> Self {
+impl From<StepError> for Trouble {
+    fn from(error: StepError) -> Self {
         match error {
-            RunDirError::Taken { .. } => Self::Taken,
+            StepError::RunDirectory(RunDirError::Taken { .. }) => Self::Taken,
             other => Self::Failed { error: chain(&other), hint: None, code: 1 },
         }
     }
@@ -129,92 +132,78 @@ fn trouble(what: &str, error: &dyn std::error::Error) -> Trouble {
 fn keep_claimed(start: &Start) -> Result<ExitCode, Trouble> {
     let activated = activated_socket();
     let world = World::load(start.config.as_deref())?;
-    let name = start.target.name();
     world.places.make_runtime().map_err(PrepareError::from)?;
-    let (claimed, leftovers) = RunDirectory::claim(&world.run_directory(&name))?;
-    let result = prepare(&world, start, leftovers.as_ref())
-        .and_then(|prepared| serve(&world, &name, activated, prepared));
-    if let Err(error) = claimed.remove() {
+    let prepared = world.prepare(&start.target)?;
+    let mut host = LinuxHost::new(prepared.facts.programs.jail.clone());
+    let mut applied = Applied::default();
+    let claim = Step::RunDirectory { path: world.run_directory(&start.target.name()) };
+    applied.apply(&mut host, &claim)?;
+    let result = serve(&world, start, activated, prepared, &mut host);
+    for error in applied.undo(&mut host) {
         eprintln!("casemate-supervisor: {}", chain(&error));
     }
-    let ending = result?;
-    remember(&world, start, &ending);
-    Ok(match ending.outcome {
+    let outcome = result?;
+    remember(&world, start, &outcome);
+    Ok(match outcome {
         Outcome::Stopped { .. } => ExitCode::SUCCESS,
         Outcome::Failed { .. } => ExitCode::FAILURE,
     })
 }
 
-fn prepare(
-    world: &World,
-    start: &Start,
-    leftovers: Option<&Leftovers>,
-) -> Result<Prepared, Trouble> {
-    let mut prepared = world.prepare(&start.target)?;
-    if let Some(leftovers) = leftovers {
-        prepared.plan.notes.insert(0, leftovers_note(leftovers));
-    }
+/// What has to hold before anything is started.
+fn check(world: &World, start: &Start, prepared: &Prepared) -> Result<(), Trouble> {
     let Some(image) = &prepared.image else {
-        let compartment = match &start.target {
-            Target::Declared(name) => name,
-            Target::Fresh { template, .. } => template,
-        };
-        let (image, _) = world.image_of(world.compartment(compartment)?)?;
+        let (image, _) = world.image_of(world.compartment(start.target.declared())?)?;
         return Err(PrepareError::NoImage(image.to_string()).into());
     };
-    image.check_boot_parts().map_err(|error| {
-        Trouble::Failed {
-            error: format!("the image {} is damaged: {}", image.digest, chain(&error)),
-            hint: Some("build it anew: casemate image build --force".into()),
-            code: 1,
-        }
+    image.check_boot_parts().map_err(|error| Trouble::Failed {
+        error: format!("the image {} is damaged: {}", image.digest, chain(&error)),
+        hint: Some("build it anew: casemate image build --force".into()),
+        code: 1,
     })?;
     places::make_directory(&prepared.log_directory).map_err(PrepareError::from)?;
     set_up_log(&prepared.log_directory)
-        .map_err(|error| trouble("could not open the log of the compartment", &error))?;
-    Ok(prepared)
+        .map_err(|error| trouble("could not open the log of the compartment", &error))
 }
 
 fn leftovers_note(leftovers: &Leftovers) -> String {
-    let who = leftovers.holder.as_ref().map_or_else(String::new, |h| format!(" (process {})", h.pid));
+    let who =
+        leftovers.holder.as_ref().map_or_else(String::new, |h| format!(" (process {})", h.pid));
     format!("the last supervisor{who} did not end in order; what it left behind was removed")
 }
 
+/// Serves the control socket until the life is over.
 fn serve(
     world: &World,
-    name: &str,
+    start: &Start,
     activated: Option<OwnedFd>,
-    prepared: Prepared,
-) -> Result<Ending, Trouble> {
-    let (listener, own) = match activated {
-        Some(descriptor) => (UnixListener::from(descriptor), None),
-        None => {
-            let path = socket_path(world.places.runtime(), name);
-            let (listener, own) = listen(path)
-                .map_err(|error| trouble("could not make the control socket", &error))?;
-            (listener, Some(own))
-        }
-    };
-    listener.set_nonblocking(true).map_err(|error| trouble("could not use the socket", &error))?;
+    mut prepared: Prepared,
+    host: &mut LinuxHost,
+) -> Result<Outcome, Trouble> {
+    if let Some(leftovers) = host.take_leftovers() {
+        prepared.plan.notes.insert(0, leftovers_note(&leftovers));
+    }
+    check(world, start, &prepared)?;
+    let path = socket_path(world.places.runtime(), &start.target.name());
+    let (listener, own) = control_socket(path, activated)
+        .map_err(|error| trouble("could not make the control socket", &error))?;
+    let event_loop = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| trouble("could not start the event loop", &error))?;
     let notes = prepared.plan.notes.clone();
     let assignment = Assignment {
         image: prepared.image.as_ref().map(|image| image.digest.to_string()).unwrap_or_default(),
-        jail: prepared.facts.programs.jail.clone(),
         plan: prepared.plan,
         plan_without_kvm: prepared.without_kvm,
         log_directory: prepared.log_directory,
         users: prepared.users,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|error| trouble("could not start the event loop", &error))?;
-    let local = tokio::task::LocalSet::new();
-    let ending = local.block_on(&runtime, async {
+    let ending = tokio::task::LocalSet::new().block_on(&event_loop, async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         announce(&Announcement::Ready { notes });
-        runtime::run(assignment, listener).await
+        runtime::run(assignment, host, listener).await
     });
     drop(own);
     let ending = ending.map_err(|error| trouble("could not keep the compartment", &error))?;
@@ -224,7 +213,23 @@ fn serve(
     {
         tracing::warn!("could not remember that KVM does not work here: {error}");
     }
-    Ok(ending)
+    Ok(ending.outcome)
+}
+
+/// The control socket: systemd's, or one that goes with this supervisor.
+fn control_socket(
+    path: PathBuf,
+    activated: Option<OwnedFd>,
+) -> io::Result<(UnixListener, Option<OwnSocket>)> {
+    let (listener, own) = match activated {
+        Some(descriptor) => (UnixListener::from(descriptor), None),
+        None => {
+            let (listener, own) = listen(path)?;
+            (listener, Some(own))
+        }
+    };
+    listener.set_nonblocking(true)?;
+    Ok((listener, own))
 }
 
 /// A socket file that goes with its supervisor.
@@ -285,8 +290,8 @@ fn set_up_log(directory: &Path) -> io::Result<()> {
 }
 
 /// Keeps how the compartment ended, for `status`. A disposable leaves nothing.
-fn remember(world: &World, start: &Start, ending: &Ending) {
-    let (failed, reason) = match &ending.outcome {
+fn remember(world: &World, start: &Start, outcome: &Outcome) {
+    let (failed, reason) = match outcome {
         Outcome::Stopped { why } => (false, why.clone()),
         Outcome::Failed { reason } => (true, reason.clone()),
     };

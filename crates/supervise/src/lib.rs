@@ -1,15 +1,30 @@
 //! One compartment's life, kept by one process.
-mod channels;
+//!
+//! ```text
+//!            keeper: claims, prepares, announces, clears up
+//!               │
+//!            runtime: one select over everything that can happen
+//!    events ▼        ▲ effects
+//!             life: the pure state machine
+//! ```
+//!
+//! [`prepare`] gathers what a plan needs and is shared with the command line; [`control`] is the
+//! interface of the control socket, `serve` its connections; `crew` starts and kills the
+//! processes; `monitor` speaks QMP.
+//!
+//! **Invariant:** no byte of a guest is parsed here. What a guest says arrives as the link
+//! process's bounded reports.
+
 pub mod configuration;
 pub mod control;
-pub mod crew;
+mod crew;
 pub mod keeper;
 pub mod life;
 pub mod logs;
-pub mod monitor;
+mod monitor;
 pub mod prepare;
-pub mod runtime;
-pub mod serve;
+mod runtime;
+mod serve;
 
 /// An error with its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -465,7 +465,7 @@ impl Life {
     fn exited(&mut self, role: Role, how: &str, now: Instant) {
         self.alive.retain(|&other| other != role);
         match &mut self.state {
-            State::Over(_) => return,
+            State::Over(_) => {}
             State::Stopping { deadline, killed, .. } => {
                 // One process is gone: the others have no reason to stay.
                 if !*killed && !self.alive.is_empty() {
@@ -533,10 +533,8 @@ impl Life {
                     self.kill(outcome, now);
                 }
             }
-            State::Running => {
-                if self.deadline().is_some_and(|deadline| deadline <= now) {
-                    self.stop("it was idle", true, now);
-                }
+            State::Running if self.deadline().is_some_and(|deadline| deadline <= now) => {
+                self.stop("it was idle", true, now);
             }
             _ => {}
         }
@@ -660,7 +658,8 @@ fn open_session(run: &Run) -> Result<OpenSession, Failure> {
     };
     let mut environment = Vec::with_capacity(run.environment.len());
     for variable in &run.environment {
-        let Some((name, value)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+        let Some((name, value)) = variable.split_once('=').filter(|(name, _)| !name.is_empty())
+        else {
             return Err(Failure::InvalidParameter { parameter: "environment".into() });
         };
         environment.push((name.into(), value.into()));
@@ -700,3 +699,6 @@ fn why_not_started(command: &str, status: &ExitStatus) -> String {
         ended => format!("`{command}` ended at once with code {}", ended.code()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ struct Data {
 
 /// What QEMU can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Stop executing guest code.
     Stop,
     /// Continue.
@@ -41,7 +41,7 @@ pub enum Command {
 }
 
 /// Serves one QMP connection until QEMU closes it.
-pub async fn serve(
+pub(crate) async fn serve(
     stream: UnixStream,
     mut commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn events_of_the_guest_are_understood_and_the_rest_is_ignored() {
-        let reset = br#"{"timestamp":{},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}"#;
+        let reset =
+            br#"{"timestamp":{},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}"#;
         assert!(matches!(understand(reset), Some(Event::GuestStopped { reset: true })));
         let off = br#"{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}"#;
         assert!(matches!(understand(off), Some(Event::GuestStopped { reset: false })));

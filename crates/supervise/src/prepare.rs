@@ -91,9 +91,9 @@ impl PrepareError {
             }
             Self::Unknown { hint, .. } => Some(hint.clone()),
             Self::UnknownImage { declared, .. } => Some(format!("declared are: {declared}")),
-            Self::NoTemplate(name) => Some(format!(
-                "set `disposable-template = true` in [compartment.{name}]"
-            )),
+            Self::NoTemplate(name) => {
+                Some(format!("set `disposable-template = true` in [compartment.{name}]"))
+            }
             Self::NoImage(name) => Some(format!("run: casemate image build {name}")),
             Self::Refused(refusal) => Some(refusal.hint()),
             Self::ImageSource(_) => Some("use `source = \"debian\"`".into()),
@@ -181,7 +181,8 @@ impl Target {
         }
     }
 
-    fn declared(&self) -> &str {
+    /// The declared compartment it is, or is made from.
+    pub fn declared(&self) -> &str {
         match self {
             Self::Declared(name) => name,
             Self::Fresh { template, .. } => template,
@@ -394,17 +395,14 @@ impl World {
             .then(|| casemate_plan::plan(&request, &facts.clone().without_kvm()))
             .transpose()?;
         let users = compartment.users.iter().filter_map(|name| user_id(name.as_str()));
-        Ok(Prepared {
-            plan,
-            without_kvm,
-            image,
-            log_directory,
-            users: users.collect(),
-            facts,
-        })
+        Ok(Prepared { plan, without_kvm, image, log_directory, users: users.collect(), facts })
     }
 
-    fn instance(&self, target: &Target, compartment: &Compartment) -> Result<Instance, PrepareError> {
+    fn instance(
+        &self,
+        target: &Target,
+        compartment: &Compartment,
+    ) -> Result<Instance, PrepareError> {
         let (slot, fresh) = match target {
             Target::Fresh { template, .. } if !compartment.disposable_template => {
                 return Err(PrepareError::NoTemplate(template.clone()));
@@ -439,10 +437,7 @@ fn image_name(name: &str) -> Result<ImageName, PrepareError> {
     ImageName::new(name).map_err(|source| image_error(name, source))
 }
 
-fn image_error(
-    name: &str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> PrepareError {
+fn image_error(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> PrepareError {
     PrepareError::Image { name: name.into(), source: Box::new(source) }
 }
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
+use casemate_host::linux::LinuxHost;
 use casemate_link::orders::{self, Order, OrderError, Report};
 use casemate_plan::Plan;
 use casemate_plan::process::Role;
@@ -30,28 +31,26 @@ const ORDER_LIMIT: usize = 4096;
 
 /// What a supervisor runs with.
 #[derive(Debug)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     /// What to do.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// What to do if KVM turns out not to bring a guest up.
-    pub plan_without_kvm: Option<Plan>,
-    /// `casemate-jail`.
-    pub jail: PathBuf,
+    pub(crate) plan_without_kvm: Option<Plan>,
     /// Digest of the image, for the status.
-    pub image: String,
+    pub(crate) image: String,
     /// Where logs go.
-    pub log_directory: PathBuf,
+    pub(crate) log_directory: PathBuf,
     /// Users besides the owner who may use the control socket.
-    pub users: Vec<u32>,
+    pub(crate) users: Vec<u32>,
 }
 
 /// One supervisor at work.
-pub struct Runtime {
+struct Runtime<'h> {
     assignment: Assignment,
     life: Life,
     started: Instant,
     launches: u32,
-    crew: Option<Crew>,
+    crew: Crew<'h>,
     orders: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
     waiting_orders: VecDeque<(Order, Option<OwnedFd>)>,
     commands: Option<mpsc::UnboundedSender<monitor::Command>>,
@@ -63,15 +62,19 @@ pub struct Runtime {
 
 /// How a supervisor's work ended.
 #[derive(Debug)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// How the life ended.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// KVM was tried and brought no guest up.
-    pub kvm_never_worked: bool,
+    pub(crate) kvm_never_worked: bool,
 }
 
 /// Keeps the compartment until its life is over.
-pub async fn run(assignment: Assignment, listener: UnixListener) -> std::io::Result<Ending> {
+pub(crate) async fn run(
+    assignment: Assignment,
+    host: &mut LinuxHost,
+    listener: UnixListener,
+) -> std::io::Result<Ending> {
     let (exits, mut exited) = mpsc::unbounded_channel();
     let (events, mut happened) = mpsc::unbounded_channel();
     let (incoming, mut requested) = mpsc::unbounded_channel();
@@ -85,7 +88,7 @@ pub async fn run(assignment: Assignment, listener: UnixListener) -> std::io::Res
         life: Life::new(terms),
         started: Instant::now(),
         launches: 0,
-        crew: None,
+        crew: Crew::new(host),
         orders: None,
         waiting_orders: VecDeque::new(),
         commands: None,
@@ -123,7 +126,9 @@ pub async fn run(assignment: Assignment, listener: UnixListener) -> std::io::Res
     runtime.requests.clear();
     drop(listener);
     tokio::task::yield_now().await;
-    let outcome = runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
+    let outcome =
+        runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
+    runtime.crew.stop();
     Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked })
 }
 
@@ -183,17 +188,16 @@ async fn send_orders(
     }
 }
 
-impl Runtime {
+impl Runtime<'_> {
     fn launch(&mut self) {
         self.launches += 1;
         let result = self.output().map_err(|error| error.to_string()).and_then(|output| {
-            let Assignment { plan, jail, .. } = &self.assignment;
-            Crew::start(plan, jail, &output, self.launches, &self.exits)
+            self.crew
+                .start(&self.assignment.plan, output, self.launches, &self.exits)
                 .map_err(|error| crate::chain(&error))
         });
         match result {
-            Ok((crew, Ends { orders, monitor })) => {
-                self.crew = Some(crew);
+            Ok(Ends { orders, monitor }) => {
                 self.orders = Some(orders);
                 self.waiting_orders.clear();
                 let (commands, receiver) = mpsc::unbounded_channel();
@@ -250,7 +254,7 @@ impl Runtime {
         if launch != self.launches {
             return;
         }
-        let Some(mut how) = self.crew.as_mut().and_then(|crew| crew.exit_of(role)) else { return };
+        let Some(mut how) = self.crew.exit_of(role) else { return };
         let path = self.assignment.log_directory.join("processes.log");
         let last = crate::logs::last_lines(&path, 3);
         if !last.is_empty() {
@@ -300,11 +304,7 @@ impl Runtime {
                         let _ = commands.send(command);
                     }
                 }
-                Effect::Kill => {
-                    if let Some(crew) = &self.crew {
-                        crew.kill();
-                    }
-                }
+                Effect::Kill => self.crew.kill(),
                 Effect::Progress(id, progress) => {
                     if let Some((_, answers)) = self.requests.get(&id) {
                         let _ = answers.send(Answer::Progress(progress));
@@ -324,8 +324,7 @@ impl Runtime {
 
     fn relaunch_without_kvm(&mut self) {
         self.kvm_never_worked = true;
-        // Dropping the processes kills and reaps them.
-        self.crew = None;
+        self.crew.stop();
         self.orders = None;
         if let Some(plan) = self.assignment.plan_without_kvm.take() {
             self.assignment.plan = plan;
@@ -354,9 +353,7 @@ impl Runtime {
         }
         if self.waiting_orders.len() >= ORDER_LIMIT {
             tracing::warn!("the link process does not take orders; killed");
-            if let Some(crew) = &self.crew {
-                crew.kill();
-            }
+            self.crew.kill();
             return;
         }
         self.waiting_orders.push_back((order, descriptor));
@@ -375,7 +372,7 @@ impl Runtime {
             uptime: self.started.elapsed().as_secs(),
             acceleration: self.assignment.plan.acceleration.into(),
             supervisor_pid: std::process::id(),
-            processes: self.crew.as_ref().map(Crew::status).unwrap_or_default(),
+            processes: self.crew.status(),
             image: self.assignment.image.clone(),
             agent,
             kernel,

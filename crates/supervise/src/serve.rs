@@ -14,7 +14,7 @@ use crate::life::RequestId;
 
 /// From a connection to the runtime.
 #[derive(Debug)]
-pub enum Incoming {
+pub(crate) enum Incoming {
     /// A request, with the descriptor it brought and where its answers go.
     Request {
         /// Number of the request.
@@ -32,7 +32,7 @@ pub enum Incoming {
 
 /// From the runtime to a connection.
 #[derive(Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// More will come.
     Progress(Progress),
     /// The last answer.
@@ -43,7 +43,7 @@ pub enum Answer {
 
 /// Numbers the requests of all connections.
 #[derive(Debug, Default)]
-pub struct Numbers(std::cell::Cell<RequestId>);
+pub(crate) struct Numbers(std::cell::Cell<RequestId>);
 
 impl Numbers {
     fn next(&self) -> RequestId {
@@ -55,12 +55,12 @@ impl Numbers {
 
 /// Whether a peer may use the control socket: root, the supervisor's own user, or one of the
 /// users the compartment names.
-pub fn may_use(peer: u32, own: u32, users: &[u32]) -> bool {
+pub(crate) fn may_use(peer: u32, own: u32, users: &[u32]) -> bool {
     peer == 0 || peer == own || users.contains(&peer)
 }
 
 /// Serves one connection until it is closed.
-pub async fn serve(
+pub(crate) async fn serve(
     stream: UnixStream,
     allowed: bool,
     numbers: std::rc::Rc<Numbers>,

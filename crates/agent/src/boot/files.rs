@@ -49,7 +49,13 @@ pub(super) fn replace(
 ) -> io::Result<()> {
     let open = || {
         let flags = libc::O_NOFOLLOW;
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).custom_flags(flags).open(path)
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .custom_flags(flags)
+            .open(path)
     };
     let mut file = match open() {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {

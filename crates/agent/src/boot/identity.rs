@@ -32,9 +32,7 @@ pub(super) fn set(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
 }
 
 fn hosts(name: &str) -> String {
-    format!(
-        "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    )
+    format!("127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 }
 
 /// Brings the loopback interface up.
@@ -107,7 +105,10 @@ mod tests {
     fn settings_are_found_where_sysctl_finds_them() {
         let path = |name| sysctl_path(name).unwrap_or_default();
         assert_eq!(path("kernel.kptr_restrict"), "/proc/sys/kernel/kptr_restrict");
-        assert_eq!(path("net.ipv4.conf.eth0/1.rp_filter"), "/proc/sys/net/ipv4/conf/eth0.1/rp_filter");
+        assert_eq!(
+            path("net.ipv4.conf.eth0/1.rp_filter"),
+            "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"
+        );
         assert_eq!(path("kernel..x"), "");
         assert_eq!(path("//.//.etc"), "");
         assert_eq!(path(""), "");

@@ -70,7 +70,8 @@ fn find_disk(serial: &str) -> Result<PathBuf, SetupError> {
             return Ok(Path::new("/dev").join(name));
         }
         if begin.elapsed() > DISK_WAIT {
-            let present: Vec<_> = disks.iter().map(|(name, found)| format!("{name} ({found})")).collect();
+            let present: Vec<_> =
+                disks.iter().map(|(name, found)| format!("{name} ({found})")).collect();
             let present = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
             return Err(SetupError::NoDisk { serial: serial.to_owned(), present });
         }

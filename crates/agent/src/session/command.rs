@@ -210,9 +210,8 @@ mod tests {
 
     #[test]
     fn no_arguments_ask_for_the_login_shell() {
-        let command =
-            Command::for_account(&request(&[]), &Settings::default(), &account(), vec![])
-                .expect("resolved");
+        let command = Command::for_account(&request(&[]), &Settings::default(), &account(), vec![])
+            .expect("resolved");
         assert_eq!(texts(&command.candidates), ["/bin/bash"]);
         assert_eq!(texts(&command.argv), ["-bash"]);
         assert_eq!(texts(&command.directories), ["/home/user", "/"]);

@@ -235,9 +235,12 @@ impl Session {
 
     /// One turn: a chunk of each output. Returns whether another may bring more.
     pub(crate) fn turn(&mut self, at: &mut Desk<'_>) -> bool {
-        // No output precedes Started: a program that has written runs.
-        if self.start.is_some() && self.stdout.is_ready() | self.stderr.is_ready() {
+        // No output precedes Started: a terminal echoes input before the program runs.
+        if self.start.is_some() {
             self.poll_start(at);
+            if self.start.is_some() {
+                return false;
+            }
         }
         let stdout = self.stdout.turn(self.stream, &mut self.credit, at.outbox);
         let stderr = self.stderr.turn(self.stream, &mut self.credit, at.outbox);

@@ -137,9 +137,8 @@ unsafe fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<libc::pid_t> {
         arguments.exit_signal = libc::SIGCHLD as u64;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
         // SAFETY: no CLONE_VM and no stack: the child returns here on its copy of this stack.
-        let pid = unsafe {
-            libc::syscall(libc::SYS_clone3, &arguments, size_of::<libc::clone_args>())
-        };
+        let pid =
+            unsafe { libc::syscall(libc::SYS_clone3, &arguments, size_of::<libc::clone_args>()) };
         if pid >= 0 {
             return Ok(pid as libc::pid_t);
         }
@@ -209,6 +208,9 @@ impl Child<'_> {
             let mut errno = libc::ENOENT;
             for file in &command.candidates {
                 match self.exec(file) {
+                    missing @ (libc::ENOENT | libc::ENOTDIR) if errno != libc::EACCES => {
+                        errno = missing;
+                    }
                     libc::ENOENT | libc::ENOTDIR => {}
                     // Another folder of the path may have one that may be executed.
                     libc::EACCES => errno = libc::EACCES,
@@ -250,9 +252,7 @@ impl Child<'_> {
 /// has to go.
 unsafe fn put_at(from: RawFd, to: RawFd) -> i32 {
     // SAFETY: numbers only.
-    unsafe {
-        if from == to { libc::fcntl(from, libc::F_SETFD, 0) } else { libc::dup2(from, to) }
-    }
+    unsafe { if from == to { libc::fcntl(from, libc::F_SETFD, 0) } else { libc::dup2(from, to) } }
 }
 
 /// Makes our end of a pipe non-blocking; the child's end is a different open file.

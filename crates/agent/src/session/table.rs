@@ -129,11 +129,7 @@ impl Sessions {
     }
 
     /// A frame of the host for a session. Frames for sessions that are over are late, not wrong.
-    pub(crate) fn frame(
-        &mut self,
-        frame: Frame<'_>,
-        at: &mut Desk<'_>,
-    ) -> Result<(), StreamError> {
+    pub(crate) fn frame(&mut self, frame: Frame<'_>, at: &mut Desk<'_>) -> Result<(), StreamError> {
         let stream = frame.stream;
         let credit_error = |source| StreamError::Credit { stream, source };
         let session = self.by_stream.get(&stream).and_then(|id| self.by_id.get_mut(id));

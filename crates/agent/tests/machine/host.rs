@@ -85,6 +85,15 @@ impl Host {
         push_message(&mut self.out, message).expect("short enough");
     }
 
+    /// Looks for the agent's preamble again, on the same socket.
+    pub fn forget_connection(&mut self) {
+        self.decoder = Decoder::new();
+        self.assembler = Assembler::default();
+        self.hunter = Some(preamble::Hunter::for_host());
+        self.messages.clear();
+        self.streams.clear();
+    }
+
     /// Queues any bytes.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);

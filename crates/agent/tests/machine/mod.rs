@@ -101,7 +101,10 @@ impl Machine {
             .args(["-serial", "chardev:con", "-device", "virtio-serial-pci", "-chardev"])
             .arg(format!("socket,id=link,path={},server=on,wait=off", port.display()))
             .args(["-device", "virtserialport,chardev=link,name=casemate.link", "-blockdev"])
-            .arg(format!("driver=file,filename={},node-name=root,read-only=on", parts.root.display()))
+            .arg(format!(
+                "driver=file,filename={},node-name=root,read-only=on",
+                parts.root.display()
+            ))
             .args(["-device", "virtio-blk-pci,drive=root,serial=root"])
             .stdin(Stdio::null())
             .spawn()?;
@@ -180,7 +183,10 @@ fn has_interpreter(program: &[u8]) -> bool {
 }
 
 fn parameters(options: &Options) -> String {
-    format!("console=ttyS0 quiet panic=-1 cryptomgr.notests printk.devkmsg=on {}", options.parameters)
+    format!(
+        "console=ttyS0 quiet panic=-1 cryptomgr.notests printk.devkmsg=on {}",
+        options.parameters
+    )
 }
 
 fn connect(port: &Path) -> io::Result<UnixStream> {
@@ -222,13 +228,13 @@ pub fn boot_message() -> Boot {
         overlay_size: 64 << 20,
         init: Init::Agent,
         users: vec![User {
-            name: "user".into(),
-            uid: Some(1000),
+            name: "tess".into(),
+            uid: Some(1007),
             groups: vec!["audio".into(), "video".into()],
             shell: "/bin/bash".into(),
             authorized_keys: vec!["ssh-ed25519 AAAA test".into()],
         }],
-        default_user: "user".into(),
+        default_user: "tess".into(),
         files: Vec::new(),
         sysctls: vec![("kernel.dmesg_restrict".into(), "0".into())],
         timezone: Some("Europe/Berlin".into()),

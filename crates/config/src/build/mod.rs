@@ -76,8 +76,7 @@ pub fn load(sources: &[Source], env: &Environment) -> Loaded {
     settings.networks = cross::networks(context, &sections, &settings, &drafts, &mut found);
     cross::check(&sections, &settings, &drafts, &mut found);
 
-    // What follows from half a file is not worth saying.
-    found.retain(|diagnostic| diagnostic.place.is_none_or(|at| !unreadable.contains(&at.source)));
+    found.retain(|diagnostic| !follows_from_half_a_file(diagnostic, sources, &unreadable, &drafts));
     let diagnostics = tidy(syntax.into_iter().chain(found));
     let needs = drafts.iter().map(|draft| (draft.declared.name.to_owned(), draft.needs.clone()));
     let needs: BTreeMap<String, Vec<Concern>> = needs.collect();
@@ -108,6 +107,26 @@ fn draft<'a>(
     needs.extend(networks.iter().map(|(entry, _)| Concern::Network(entry.key.clone())));
     let compartment = compartment::compartment(&view, &declared, found);
     Draft { declared, view, needs, compartment }
+}
+
+/// Whether a finding stands in a file with syntax errors, of which too little was understood for it
+/// to be worth saying. All that it concerns is refused anyway; where a user's file would keep a
+/// system's compartment from working it is kept.
+fn follows_from_half_a_file(
+    diagnostic: &Diagnostic,
+    sources: &[Source],
+    unreadable: &BTreeSet<u32>,
+    drafts: &[Draft<'_>],
+) -> bool {
+    let Some(place) = diagnostic.place.filter(|place| unreadable.contains(&place.source)) else {
+        return false;
+    };
+    let system = |draft: &&Draft| draft.declared.origin == Origin::System;
+    sources.get(place.source as usize).is_some_and(|source| source.origin == Origin::System)
+        || !drafts
+            .iter()
+            .filter(system)
+            .any(|draft| diagnostic.concerns.iter().any(|concern| draft.needs.contains(concern)))
 }
 
 /// One mistake, one diagnostic, in the order of the files.

@@ -79,3 +79,10 @@ impl From<MacAddr> for String {
         mac.to_string()
     }
 }
+
+crate::value::text::textual!(
+    MacAddr,
+    "a MAC address",
+    Some("^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"),
+    "02:00:00:12:34:56"
+);

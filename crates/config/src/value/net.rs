@@ -104,15 +104,3 @@ crate::value::text::textual!(
     Some("^[0-9]{1,3}(\\.[0-9]{1,3}){3}/[0-9]{1,2}$"),
     "172.16.200.0/24"
 );
-crate::value::text::textual!(
-    crate::value::mac::MacAddr,
-    "a MAC address",
-    Some("^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"),
-    "02:00:00:12:34:56"
-);
-crate::value::text::textual!(
-    crate::value::pci::Bdf,
-    "a PCI address",
-    Some("^([0-9A-Fa-f]{4}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\\.[0-7]$"),
-    "0000:01:00.0"
-);

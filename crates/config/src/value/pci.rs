@@ -62,3 +62,10 @@ impl std::fmt::Display for Bdf {
         write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.device, self.function)
     }
 }
+
+crate::value::text::textual!(
+    Bdf,
+    "a PCI address",
+    Some("^([0-9A-Fa-f]{4}:)?[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\\.[0-7]$"),
+    "0000:01:00.0"
+);
