@@ -290,9 +290,6 @@ impl Relay {
         }
         if kind == Kind::Credit {
             self.forward(stream);
-        } else if let Some(credit) = self.sessions.get_mut(&stream).and_then(Session::give_back) {
-            let credit = credit.to_le_bytes();
-            push_frame(self.port.outgoing.tail(), stream, Kind::Credit, &credit);
         }
         Ok(())
     }
@@ -389,6 +386,7 @@ impl Relay {
     /// After all events of a round: sends what waits, ends what is finished, and tells epoll what
     /// to watch from now on.
     fn settle(&mut self) -> Result<(), RelayError> {
+        self.give_credit_back();
         if self.port_open {
             let _ = self.port.outgoing.flush(&self.port.socket);
             let wants = readable_and(!self.port.outgoing.is_empty());
@@ -400,6 +398,16 @@ impl Relay {
         self.settle_sessions()?;
         self.settle_console()?;
         self.settle_reports()
+    }
+
+    /// Whatever clients have taken since, by reading or at once, the agent may send again.
+    fn give_credit_back(&mut self) {
+        for (&stream, session) in &mut self.sessions {
+            if let Some(credit) = session.give_back() {
+                let credit = credit.to_le_bytes();
+                push_frame(self.port.outgoing.tail(), stream, Kind::Credit, &credit);
+            }
+        }
     }
 
     fn settle_sessions(&mut self) -> Result<(), RelayError> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use casemate_config::{Accel, Machine as MachineSetting};
+use casemate_config::{Accel, Compartment, EngineSettings, Machine as MachineSetting};
 
 use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
 use crate::jail::{Jail, Limits, VisibleFile};
@@ -137,8 +137,17 @@ fn acceleration(
     }
 }
 
-fn model(request: &Request<'_>) -> MachineModel {
-    match request.compartment.machine.unwrap_or(request.engine.machine) {
+/// Groups of kernel modules the initrd needs beside those of every boot, as the image's manifest
+/// names them.
+pub fn module_groups(compartment: &Compartment, engine: &EngineSettings) -> Vec<&'static str> {
+    match model(compartment, engine) {
+        MachineModel::Q35 => vec!["console"],
+        MachineModel::Microvm => vec!["console", "mmio"],
+    }
+}
+
+fn model(compartment: &Compartment, engine: &EngineSettings) -> MachineModel {
+    match compartment.machine.unwrap_or(engine.machine) {
         MachineSetting::Q35 => MachineModel::Q35,
         MachineSetting::Microvm => MachineModel::Microvm,
     }
@@ -165,7 +174,7 @@ fn vmm(
 ) -> Result<Process, Refusal> {
     let compartment = request.compartment;
     let image = request.image.clone().unwrap_or_else(|| not_built(&request.image_name));
-    let model = model(request);
+    let model = model(compartment, request.engine);
     let kernel = compartment.kernel.clone().unwrap_or(image.kernel);
     let initrd = compartment.initramfs.clone().unwrap_or(image.initrd);
     let machine = Machine {

@@ -229,6 +229,15 @@ impl Life {
         }
     }
 
+    /// It has ended, or is ending, otherwise than somebody wanted.
+    pub fn has_failed(&self) -> bool {
+        matches!(
+            &self.state,
+            State::Over(Outcome::Failed { .. })
+                | State::Stopping { outcome: Outcome::Failed { .. }, .. }
+        )
+    }
+
     /// The state in one word.
     pub fn state(&self) -> &'static str {
         match &self.state {

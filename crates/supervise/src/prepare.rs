@@ -368,15 +368,18 @@ impl World {
         let image = store.current_for(&image_name, &recipe).map_err(failed)?;
         let parts = match &image {
             None => None,
-            Some(image) => Some(ImageParts {
-                digest: image.digest.to_string(),
-                root: image.root(),
-                filesystem: "erofs".into(),
-                kernel: image.kernel(),
-                initrd: store
-                    .initrd(image, &facts.programs.agent, &[])
-                    .map_err(|source| image_error(image_name.as_str(), source))?,
-            }),
+            Some(image) => {
+                let groups = casemate_plan::module_groups(compartment, engine);
+                Some(ImageParts {
+                    digest: image.digest.to_string(),
+                    root: image.root(),
+                    filesystem: "erofs".into(),
+                    kernel: image.kernel(),
+                    initrd: store
+                        .initrd(image, &facts.programs.agent, &groups)
+                        .map_err(|source| image_error(image_name.as_str(), source))?,
+                })
+            }
         };
         let log_directory = self.log_directory(target)?;
         let request = Request {

@@ -20,7 +20,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::control::{Request, Status};
+use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
@@ -28,6 +28,9 @@ use crate::serve::{self, Answer, Incoming, Numbers};
 
 /// Orders that may wait for the link process before it counts as stuck.
 const ORDER_LIMIT: usize = 4096;
+
+/// Lines of the console told with a failure.
+const CONSOLE_LINES: usize = 4;
 
 /// What a supervisor runs with.
 #[derive(Debug)]
@@ -311,6 +314,7 @@ impl Runtime<'_> {
                     }
                 }
                 Effect::Reply(id, result) => {
+                    let result = result.map_err(|failure| self.with_console(failure));
                     if let Some((_, answers)) = self.requests.remove(&id) {
                         let _ = answers.send(Answer::Done(result));
                     }
@@ -319,6 +323,24 @@ impl Runtime<'_> {
                 Effect::Log(true, text) => tracing::warn!("{text}"),
                 Effect::Log(false, text) => tracing::info!("{text}"),
             }
+        }
+    }
+
+    /// A failure of the guest with the end of what it wrote to its console, which often says why.
+    fn with_console(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Ended { mut reason, hint: None } if self.life.has_failed() => {
+                let path = self.assignment.log_directory.join("console.log");
+                for line in crate::logs::last_lines(&path, CONSOLE_LINES) {
+                    reason.push_str("\nconsole: ");
+                    reason.push_str(&line);
+                }
+                let kept = !self.assignment.plan.instance.fresh;
+                let name = &self.assignment.plan.instance.name;
+                let hint = kept.then(|| format!("more of it: casemate logs {name} --console"));
+                Failure::Ended { reason, hint }
+            }
+            other => other,
         }
     }
 
