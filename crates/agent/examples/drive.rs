@@ -1,5 +1,5 @@
 //! Boots a guest, runs one command in it and says how long everything took. For trying the agent
-//! without the rest of casemate: `cargo run --example drive -- uname -a`.
+//! without the rest of casemate: `cargo run --example drive -- uname -a`; as `DRIVE_USER`.
 
 #[path = "../tests/machine/mod.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs)]
@@ -21,14 +21,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let begin = Instant::now();
-    let ended = guest.host.run(
-        {
-            let mut s = session(&arguments);
-            s.user = std::env::var("DRIVE_USER").ok();
-            s
-        },
-        b"",
-    );
+    let mut command = session(&arguments);
+    command.user = std::env::var("DRIVE_USER").ok();
+    let ended = guest.host.run(command, b"");
     println!("{:?} after {:?}", ended.exit, begin.elapsed());
     print!("{}", String::from_utf8_lossy(&ended.stdout));
     eprint!("{}", String::from_utf8_lossy(&ended.stderr));

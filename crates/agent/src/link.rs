@@ -3,14 +3,18 @@
 //!
 //! ```text
 //!            open            preamble out           answer found
-//!  Absent ─────────▶ Greeting ───────────(500 ms)──▶ Up
-//!    ▲                 ▲  └──────▲ again               │
-//!    │ the port's gone │         host closed its end,  │
-//!    └─────────────────┴──────── or sent no frame ◀────┘
+//!  Absent ─────────▶ Greeting ────────────────────────▶ Up
+//!    ▲                 ▲                                │
+//!    │ the port's gone │         host went or knocked,  │
+//!    └─────────────────┴──────── or sent no frame ◀─────┘
 //! ```
 //!
 //! What a frame means is decided elsewhere; this file knows bytes only. A repeated preamble may be
 //! answered twice by a slow host: the second answer stands where a frame would and is skipped.
+//!
+//! A host that goes and comes again between two looks at the port, or that took a restored guest
+//! over, leaves no trace in what poll and read say of it. Such a host knocks: it sends a preamble
+//! that nobody waits for. That is no frame, so the connection begins anew.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,8 +29,18 @@ use crate::events::{Epoll, Token};
 use crate::outbox::Outbox;
 use crate::port;
 
-/// How long to wait for the host's answer before the preamble is sent again.
-const GREETING_PAUSE: Duration = Duration::from_millis(500);
+/// How long to wait for the host's answer before the preamble is sent again. Preambles are lost
+/// only while nobody is at the other end, and a busy host that is slow had better not see two.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How long to wait after the host has gone or knocked before it is greeted.
+const SETTLE: Duration = Duration::from_millis(10);
+
+/// How often to look whether the host has come.
+const DESERTED: Duration = Duration::from_millis(100);
+
+/// How often to look for a port that is not there.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Largest single write: what `virtio_console` takes at once.
 const WRITE: usize = 32 * 1024;
@@ -106,8 +120,8 @@ impl Link {
         let port = port::open(&device)?;
         epoll.add_read(&port, Token::PORT)?;
         self.port = Some(port);
-        self.greet();
-        self.flush(epoll);
+        self.begin(Duration::ZERO);
+        self.tick(Instant::now(), epoll);
         Ok(true)
     }
 
@@ -124,16 +138,16 @@ impl Link {
     /// Gives the connection up and begins a new one.
     pub(crate) fn restart(&mut self) {
         if self.port.is_some() {
-            self.greet();
+            self.begin(SETTLE);
         }
     }
 
-    fn greet(&mut self) {
+    /// Begins to look for an answer; the preamble goes out after `pause`.
+    fn begin(&mut self, pause: Duration) {
         self.nonce = fresh_nonce(self.nonce);
         self.state = State::Greeting(preamble::Hunter::for_guest(self.nonce));
         self.out.clear();
-        self.out.raw(&preamble::encode(preamble::FROM_GUEST, self.nonce));
-        self.retry = Instant::now() + GREETING_PAUSE;
+        self.retry = Instant::now() + pause;
         self.readable = true;
     }
 
@@ -147,17 +161,23 @@ impl Link {
         if self.is_up() || now < self.retry {
             return;
         }
-        self.retry = now + GREETING_PAUSE;
-        match self.state {
-            State::Absent => {
+        match (&self.state, &self.port) {
+            (State::Greeting(_), Some(port)) if port::is_deserted(port) => {
+                self.retry = now + DESERTED;
+            }
+            (State::Greeting(_), Some(_)) => {
+                self.retry = now + AGAIN;
+                if self.out.waiting().is_empty() {
+                    self.out.raw(&preamble::encode(preamble::FROM_GUEST, self.nonce));
+                    self.readable = true;
+                    self.flush(epoll);
+                }
+            }
+            _ => {
+                self.retry = now + LOOK;
                 // Nobody can be told while there is no link; it is tried again until it works.
                 let _ = self.open(epoll);
             }
-            State::Greeting(_) if self.out.waiting().is_empty() => {
-                self.out.raw(&preamble::encode(preamble::FROM_GUEST, self.nonce));
-                self.readable = true;
-            }
-            State::Greeting(_) | State::Up => {}
         }
     }
 
@@ -235,7 +255,7 @@ impl Link {
         self.out.clear();
         self.blocked = false;
         self.readable = false;
-        self.retry = Instant::now() + GREETING_PAUSE;
+        self.retry = Instant::now() + LOOK;
         if was_up { Received::Lost } else { Received::Nothing }
     }
 
@@ -297,7 +317,7 @@ impl Link {
     }
 }
 
-/// A number the connection before did not have. The random number generator is not seeded this
+/// A number the connection before did not have, and not that of a knock. The random number generator is not seeded this
 /// early; /dev/urandom would gather entropy first, for a second of computing, so it is asked for
 /// what it has, and the clock has its part in it.
 fn fresh_nonce(before: u64) -> u64 {
@@ -307,7 +327,7 @@ fn fresh_nonce(before: u64) -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map_or(0, |time| ((time.tv_sec() as u64) << 30) ^ time.tv_nsec() as u64);
     let nonce = u64::from_le_bytes(bytes) ^ now.rotate_left(17);
-    if nonce == before { nonce.wrapping_add(1) } else { nonce }
+    if nonce == before || nonce == 0 { before.wrapping_add(1).max(1) } else { nonce }
 }
 
 #[cfg(test)]

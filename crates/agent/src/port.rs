@@ -2,11 +2,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const PORTS: &str = "/sys/class/virtio-ports";
 
@@ -30,6 +31,13 @@ pub(crate) fn open(device: &Path) -> io::Result<OwnedFd> {
     let file =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device)?;
     Ok(file.into())
+}
+
+/// Whether nobody is at the host's end of the port.
+pub(crate) fn is_deserted(port: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(port.as_fd(), PollFlags::empty())];
+    let hung_up = |fd: &PollFd<'_>| fd.revents().is_some_and(|e| e.contains(PollFlags::POLLHUP));
+    poll(&mut fds, PollTimeout::ZERO).is_ok() && hung_up(&fds[0])
 }
 
 #[cfg(test)]

@@ -66,8 +66,10 @@ impl Signals {
         if usize::try_from(count) != Ok(size) {
             return None;
         }
-        let child = info.ssi_signo == libc::SIGCHLD as u32;
-        Some(if child { Request::Reap } else { Request::Stop })
+        Some(match info.ssi_signo as libc::c_int {
+            libc::SIGCHLD => Request::Reap,
+            _ => Request::Stop,
+        })
     }
 }
 

@@ -137,7 +137,7 @@ fn a_terminal_is_one() {
     let stream = host.open(on_terminal(session(&["bash", "-i"])));
     host.input(stream, b"PS1=; echo begin; sleep 100; echo code $?; exit 4\n");
     assert!(host.run_until(Duration::from_secs(20), |host| {
-        host.streams[&stream].stdout.windows(8).any(|bytes| bytes == b"\nbegin\r\n")
+        host.streams[&stream].stdout.windows(7).any(|bytes| bytes == b"begin\r\n")
     }));
     host.run_until(Duration::from_millis(300), |_| false);
     host.signal(stream, 15);

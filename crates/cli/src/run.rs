@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_supervise::control::{self, Failure, Request};
-use casemate_supervise::prepare::{Target, World};
+use casemate_supervise::prepare::{PrepareError, Target, World};
 use casemate_wire::ExitStatus;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -47,9 +47,12 @@ enum Attempt {
 /// # Errors
 /// casemate itself failed.
 pub(crate) fn run(world: &World, arguments: &Run, verbose: bool) -> Result<u8, Problem> {
-    world.compartment(&arguments.name)?;
+    let compartment = world.compartment(&arguments.name)?;
     let wanted = request(arguments);
     let target = if arguments.disposable {
+        if !compartment.disposable_template {
+            return Err(PrepareError::NoTemplate(arguments.name.clone()).into());
+        }
         fresh(world, &arguments.name)?
     } else {
         Target::Declared(arguments.name.clone())

@@ -22,6 +22,7 @@ pub mod linux;
 pub mod namespaces;
 pub mod pidfd;
 pub mod places;
+pub mod programs;
 pub mod qemu;
 pub mod random;
 pub mod rundir;

@@ -30,7 +30,7 @@ use serde::Serialize;
 pub use print::print;
 pub use refusal::Refusal;
 pub use step::Step;
-pub use vm::{module_groups, plan};
+pub use vm::{available, module_groups, plan};
 
 use facts::HostFacts;
 use process::Process;

@@ -27,8 +27,8 @@ pub(crate) fn features(compartment: &Compartment) -> Vec<String> {
         (!c.secrets.is_empty(), "`secrets`"),
         (c.restart != RestartPolicy::No, "`restart` (starting again by itself)"),
         (g.init == GuestInit::Systemd, "`guest.init = \"systemd\"`"),
-        (g.hardening == Hardening::Strict, "`guest.hardening`"),
-        (g.allocator == Allocator::Hardened, "`guest.allocator`"),
+        (g.hardening != Hardening::None, "`guest.hardening`"),
+        (g.allocator != Allocator::Default, "`guest.allocator`"),
         (!g.services.is_empty(), "`guest.services`"),
         (
             g.files.values().any(|file| matches!(file.content, FileContent::Source(_))),

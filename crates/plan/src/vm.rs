@@ -37,13 +37,7 @@ const KVM: i32 = 7;
 /// [`Refusal`] when the compartment asks for what cannot be had.
 pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     let compartment = request.compartment;
-    let features = unavailable::features(compartment);
-    if !features.is_empty() {
-        return Err(Refusal::NotAvailableYet {
-            compartment: compartment.name.to_string(),
-            features,
-        });
-    }
+    available(compartment)?;
     if let Err(reason) = &facts.user_namespaces {
         return Err(Refusal::HostNotReady {
             what: format!("user namespaces cannot be used ({reason}), so nothing can be confined"),
@@ -87,6 +81,18 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         stop_deadline: STOP_DEADLINE,
         idle_timeout: disposable.then_some(compartment.idle_timeout),
     })
+}
+
+/// Refuses settings that this version cannot carry out yet.
+///
+/// # Errors
+/// [`Refusal::NotAvailableYet`], with all of them.
+pub fn available(compartment: &Compartment) -> Result<(), Refusal> {
+    let features = unavailable::features(compartment);
+    if features.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::NotAvailableYet { compartment: compartment.name.to_string(), features })
 }
 
 fn qemu_of(facts: &HostFacts) -> Result<&QemuFacts, Refusal> {

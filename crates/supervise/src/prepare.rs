@@ -12,6 +12,7 @@ use casemate_config::{
 use casemate_host::durable::{self, DurableError};
 use casemate_host::facts::{self, Sources};
 use casemate_host::places::{self, Environment, Places, PlacesError};
+use casemate_host::programs::{self, ProgramsError};
 use casemate_image::{Debian, Image, ImageName, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
@@ -77,6 +78,9 @@ pub enum PrepareError {
     /// The image is not built.
     #[error("the image `{0}` is not built")]
     NoImage(String),
+    /// casemate is not whole.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
     /// The plan is refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -96,6 +100,7 @@ impl PrepareError {
             }
             Self::NoImage(name) => Some(format!("run: casemate image build {name}")),
             Self::Refused(refusal) => Some(refusal.hint()),
+            Self::Programs(_) => Some("build all of them: cargo xtask build".into()),
             Self::ImageSource(_) => Some("use `source = \"debian\"`".into()),
             Self::Places(error) => places_hint(error),
             Self::Ids(error) => storage_hint(error),
@@ -114,7 +119,7 @@ impl PrepareError {
             | Self::NoIds(_)
             | Self::ImageSource(_)
             | Self::Refused(Refusal::NotAvailableYet { .. }) => 3,
-            Self::Refused(Refusal::HostNotReady { .. }) | Self::Places(_) => 4,
+            Self::Refused(Refusal::HostNotReady { .. }) | Self::Places(_) | Self::Programs(_) => 4,
             _ => 1,
         }
     }
@@ -356,6 +361,7 @@ impl World {
     /// [`PrepareError`].
     pub fn prepare(&self, target: &Target) -> Result<Prepared, PrepareError> {
         let compartment = self.compartment(target.declared())?;
+        casemate_plan::available(compartment)?;
         let instance = self.instance(target, compartment)?;
         let (image_name, recipe) = self.image_of(compartment)?;
         let engine = self.engine(compartment.engine);
@@ -363,6 +369,7 @@ impl World {
             qemu: engine.binary.as_ref().map(|program| program.as_path().to_owned()),
             ..Sources::current(&self.places)
         });
+        programs::check(&facts.programs)?;
         let store = self.store()?;
         let failed = |source| image_error(image_name.as_str(), source);
         let image = store.current_for(&image_name, &recipe).map_err(failed)?;

@@ -182,8 +182,9 @@ impl Session {
         if let Some(failure) = StartFailure::decode(&report[..count]) {
             self.exit = Some(failure.status(&self.name));
             self.stdin.close();
-            self.stdout.command_ended();
-            self.stderr.command_ended();
+            // What a terminal echoed is of no use to anybody.
+            self.stdout.close(self.stream, at.outbox);
+            self.stderr.close(self.stream, at.outbox);
             return;
         }
         let pid = self.pid.as_raw() as u32;

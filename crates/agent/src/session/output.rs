@@ -138,9 +138,10 @@ impl Output {
         self.is_ready()
     }
 
-    fn close(&mut self, stream: Option<u32>, outbox: &mut Outbox) {
-        self.fd = None;
-        if let Some(stream) = stream {
+    /// Ends it; what was not read yet is thrown away.
+    pub(crate) fn close(&mut self, stream: Option<u32>, outbox: &mut Outbox) {
+        let was_open = self.fd.take().is_some();
+        if let (true, Some(stream)) = (was_open, stream) {
             outbox.frame(stream, self.kind, &[]);
         }
     }

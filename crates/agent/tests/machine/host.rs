@@ -94,6 +94,11 @@ impl Host {
         self.streams.clear();
     }
 
+    /// Asks an agent that may be in the middle of another connection to begin a new one.
+    pub fn knock(&mut self) {
+        self.send_raw(&preamble::encode(preamble::FROM_HOST, 0));
+    }
+
     /// Queues any bytes.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
@@ -207,9 +212,7 @@ impl Host {
                     if let Some((nonce, used)) = hunter.feed(&bytes[..count]) {
                         self.hunter = None;
                         self.decoder.push(&bytes[used..count]);
-                        let mut answer = preamble::encode(preamble::FROM_HOST, nonce).to_vec();
-                        answer.append(&mut self.out);
-                        self.out = answer;
+                        self.out.extend_from_slice(&preamble::encode(preamble::FROM_HOST, nonce));
                     }
                 }
                 Err(_) => {}

@@ -105,7 +105,10 @@ impl Machine {
                 "driver=file,filename={},node-name=root,read-only=on",
                 parts.root.display()
             ))
-            .args(["-device", "virtio-blk-pci,drive=root,serial=root"])
+            .args(["-device", "virtio-blk-pci,drive=root,serial=root", "-chardev"])
+            // A second port, for comparison.
+            .arg(format!("socket,id=bare,path={}-bare,server=on,wait=off", port.display()))
+            .args(["-device", "virtserialport,chardev=bare,name=bare"])
             .stdin(Stdio::null())
             .spawn()?;
         let stream = connect(&port);
@@ -140,6 +143,12 @@ impl Machine {
         self.host = Host::unconnected();
         let stream = connect(&self.folder.join("link")).expect("the socket is there");
         self.host = Host::new(stream).expect("usable");
+        self.host.knock();
+    }
+
+    /// The host's end of the second port, `/dev/vport0p2` in the guest.
+    pub fn bare_port(&self) -> io::Result<UnixStream> {
+        connect(&self.folder.join("link-bare"))
     }
 
     /// What the guest wrote on its serial console.

@@ -36,9 +36,9 @@ keys! {
     /// Who is process 1.
     INIT = "init": Kind::Word(GuestInit::WORDS), Text("agent");
     /// How strictly the guest's kernel and services are set.
-    HARDENING = "hardening": Kind::Word(Hardening::WORDS), Text("standard");
+    HARDENING = "hardening": Kind::Word(Hardening::WORDS), Text("none");
     /// Memory allocator that programs are started with.
-    ALLOCATOR = "allocator": Kind::Word(Allocator::WORDS), Text("system");
+    ALLOCATOR = "allocator": Kind::Word(Allocator::WORDS), Text("default");
     /// systemd units to start; needs `init = "systemd"`.
     SERVICES = "services": Kind::List(&text::<UnitName>()), Empty;
     /// Files to write, by path.

@@ -207,7 +207,9 @@ choice! {
     /// Memory allocator that guest programs are started with.
     Allocator {
         /// The C library's.
-        System = "system",
+        Default = "default",
+        /// hardened_malloc with its lighter settings, which the image must contain.
+        HardenedLight = "hardened-light",
         /// hardened_malloc, which the image must contain.
         Hardened = "hardened",
     }

@@ -1,0 +1,136 @@
+//! Folders of cases: a configuration, facts about a machine, and the plan as it is printed.
+//!
+//! `CASEMATE_BLESS=1` rewrites the expectations; read them before they are committed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use casemate_config::{Environment, Format, Origin, Source};
+use casemate_plan::facts::HostFacts;
+use casemate_plan::process::Role;
+use casemate_plan::{ImageParts, Instance, Request, identity, plan, print};
+
+fn facts() -> HostFacts {
+    let text = fs::read_to_string(cases().join("facts.json")).expect("the facts");
+    serde_json::from_str(&text).expect("facts")
+}
+
+fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
+}
+
+fn load(path: &Path) -> casemate_config::Loaded {
+    let text = fs::read_to_string(path).expect("a configuration");
+    let source = Source {
+        path: "/etc/casemate/casemate.toml".into(),
+        text,
+        format: Format::Toml,
+        origin: Origin::User,
+    };
+    let environment = Environment { home: Some("/home/owner".into()), user: "owner".into() };
+    casemate_config::load(&[source], &environment)
+}
+
+fn image() -> ImageParts {
+    let directory = Path::new("/store/images/0123456789abcdef");
+    ImageParts {
+        digest: "0123456789abcdef".repeat(4),
+        root: directory.join("root.erofs"),
+        filesystem: "erofs".into(),
+        kernel: directory.join("kernel"),
+        initrd: "/store/derived/initrd".into(),
+    }
+}
+
+/// The plan of the only compartment, or why there is none, as text.
+fn outcome(folder: &Path) -> String {
+    let loaded = load(&folder.join("input.toml"));
+    assert!(!loaded.has_errors(), "{}", loaded.render(false));
+    let mut facts = facts();
+    if let Ok(patch) = fs::read_to_string(folder.join("facts.json")) {
+        let mut value = serde_json::to_value(&facts).expect("JSON");
+        let patch: serde_json::Value = serde_json::from_str(&patch).expect("JSON");
+        for (key, changed) in patch.as_object().expect("an object") {
+            value[key] = changed.clone();
+        }
+        facts = serde_json::from_value(value).expect("facts");
+    }
+    let settings = &loaded.settings;
+    let compartment = settings.compartments.values().next().expect("a compartment");
+    let fresh = folder.join("fresh").exists();
+    let request = Request {
+        compartment,
+        engine: &settings.engines[&compartment.engine],
+        instance: Instance {
+            name: if fresh { "web-d1234".into() } else { compartment.name.to_string() },
+            slot: if fresh { identity::FRESH_SLOTS + 1234 } else { 3 },
+            fresh,
+        },
+        image: (!folder.join("no-image").exists()).then(image),
+        image_name: compartment.image.to_string(),
+        machine_id: "0".repeat(32),
+        run_directory: format!("/run/user/1000/casemate/{}", compartment.name).into(),
+        log_directory: format!("/state/logs/{}", compartment.name).into(),
+    };
+    match plan(&request, &facts) {
+        Ok(plan) => print(&plan),
+        Err(refusal) => format!("error: {refusal}\nhint: {}\n", refusal.hint()),
+    }
+}
+
+#[test]
+fn plans_are_as_expected() {
+    let mut folders: Vec<PathBuf> = fs::read_dir(cases())
+        .expect("the cases")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    assert!(folders.len() >= 8, "only {} cases were found", folders.len());
+    let mut wrong = Vec::new();
+    for folder in folders {
+        let found = outcome(&folder);
+        let expected = folder.join("expected.txt");
+        if std::env::var_os("CASEMATE_BLESS").is_some() {
+            fs::write(&expected, &found).expect("written");
+        } else if fs::read_to_string(&expected).unwrap_or_default() != found {
+            wrong.push(format!("{}:\n{found}", folder.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "these plans are not as expected:\n{}", wrong.join("\n"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_two_processes_share_a_user(a in 0..26_000u32, b in 0..26_000u32) {
+        let facts = facts();
+        let of = |slot, role| identity::identity(&facts, slot, role).expect("an identity");
+        let mut ids = vec![of(a, Role::Vmm).uid, of(a, Role::Link).uid];
+        if a != b {
+            ids.extend([of(b, Role::Vmm).uid, of(b, Role::Link).uid]);
+        }
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        proptest::prop_assert_eq!(ids.len(), count);
+        let (start, length) = facts.caller.subordinate_uids.expect("a range");
+        proptest::prop_assert!(ids.iter().all(|id| (start..start + length).contains(id)));
+    }
+}
+
+#[test]
+fn a_slot_beyond_the_range_is_refused() {
+    assert!(identity::identity(&facts(), 40_000, Role::Vmm).is_err());
+}
+
+#[test]
+fn every_descriptor_of_the_vmm_is_used() {
+    for name in ["plain", "microvm", "kvm-by-descriptor"] {
+        let folder = cases().join(name);
+        let text = outcome(&folder);
+        for descriptor in [3, 4, 5, 6] {
+            let named = text.contains(&format!("fd={descriptor}"));
+            assert!(named, "{name}: nothing uses descriptor {descriptor}");
+        }
+    }
+}
