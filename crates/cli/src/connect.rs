@@ -140,9 +140,7 @@ impl Supervisor {
                 }
             }
             Ok((Err(error), _)) => Ok(Err(Failure::from_reply(&error))),
-            Err(zlink::Error::VarlinkService(error)) => {
-                Ok(Err(Failure::Ended { reason: format!("{error:?}"), hint: None }))
-            }
+            Err(zlink::Error::VarlinkService(error)) => Ok(Err(service_failure(error))),
             Err(_) => Err(self.vanished()),
         }
     }
@@ -182,6 +180,18 @@ impl Supervisor {
     fn vanished(&self) -> Problem {
         Problem::new(format!("the supervisor of `{}` ended unexpectedly", self.name))
             .hint("its processes ended with it; run the command again")
+    }
+}
+
+/// A refusal in the words of `org.varlink.service`.
+fn service_failure(error: zlink::varlink_service::OwnedError) -> Failure {
+    use zlink::varlink_service::Error;
+    match error.into_inner() {
+        Error::InvalidParameter { parameter } => {
+            Failure::InvalidParameter { parameter: parameter.into_owned() }
+        }
+        Error::PermissionDenied => Failure::PermissionDenied,
+        other => Failure::MethodNotFound { method: other.to_string() },
     }
 }
 

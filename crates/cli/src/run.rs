@@ -9,6 +9,7 @@ use std::time::Duration;
 use casemate_supervise::control::{self, Failure, Request};
 use casemate_supervise::prepare::{PrepareError, Target, World};
 use casemate_wire::ExitStatus;
+use casemate_wire::limits::MAX_ARGUMENTS;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -49,6 +50,7 @@ enum Attempt {
 pub(crate) fn run(world: &World, arguments: &Run, verbose: bool) -> Result<u8, Problem> {
     let compartment = world.compartment(&arguments.name)?;
     let wanted = request(arguments);
+    check_length(arguments)?;
     let target = if arguments.disposable {
         if !compartment.disposable_template {
             return Err(PrepareError::NoTemplate(arguments.name.clone()).into());
@@ -83,6 +85,19 @@ pub(crate) fn root_shell(world: &World, name: &str, verbose: bool) -> Result<u8,
         command: vec![],
     };
     run(world, &arguments, verbose)
+}
+
+/// Refuses what no guest would take, before anything is started for it.
+fn check_length(arguments: &Run) -> Result<(), Problem> {
+    let words: usize = arguments.command.iter().map(|word| word.len()).sum();
+    let length = words + arguments.env.iter().map(String::len).sum::<usize>();
+    if length <= MAX_ARGUMENTS {
+        return Ok(());
+    }
+    let what = format!("the arguments and variables are too long: {length} bytes");
+    Err(Problem::new(what).hint(format!(
+        "at most {MAX_ARGUMENTS} bytes can be passed; give the rest on standard input"
+    )))
 }
 
 fn request(arguments: &Run) -> control::Run {

@@ -2,7 +2,7 @@
 //! that were killed left of them.
 
 use casemate_host::rundir::{self, RunDirectory};
-use casemate_supervise::keeper::socket_path;
+use casemate_supervise::keeper::{remember_killed, socket_path};
 use casemate_supervise::prepare::World;
 
 use crate::connect::Supervisor;
@@ -61,6 +61,9 @@ fn clear(world: &World, name: &str) {
              removed"
         );
         let _ = std::fs::remove_file(socket_path(world.places.runtime(), name));
+        if world.settings().compartments.keys().any(|declared| declared.as_str() == name) {
+            remember_killed(world, name);
+        }
     }
     let _ = claimed.remove();
 }

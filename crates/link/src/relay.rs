@@ -228,13 +228,13 @@ impl Relay {
         }
     }
 
-    /// Nothing of the guest is read or written any more. Clients see their sockets end, and learn
-    /// the reason from the supervisor.
+    /// Nothing of the guest is read or written any more. Clients see their sockets end; the report
+    /// of the reason tells the supervisor that all sessions are gone, and it tells the clients.
     fn close_port(&mut self) {
         if std::mem::take(&mut self.port_open) {
             let _ = self.epoll.delete(&self.port.socket);
         }
-        self.abandon_sessions();
+        self.sessions.clear();
     }
 
     /// The commands of all sessions are gone with the connection.

@@ -289,6 +289,17 @@ fn set_up_log(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps that a compartment's supervisor was killed, for `status`; said by whoever finds what it
+/// left behind.
+pub fn remember_killed(world: &World, name: &str) {
+    let reason = "its supervisor was killed".into();
+    keep_last_run(
+        world,
+        name,
+        LastRun { ended: casemate_host::clock::now_ns(), failed: true, reason },
+    );
+}
+
 /// Keeps how the compartment ended, for `status`. A disposable leaves nothing.
 fn remember(world: &World, start: &Start, outcome: &Outcome) {
     let (failed, reason) = match outcome {
@@ -296,9 +307,15 @@ fn remember(world: &World, start: &Start, outcome: &Outcome) {
         Outcome::Failed { reason } => (true, reason.clone()),
     };
     tracing::info!("ended: {reason}");
-    let (Target::Declared(name), Ok(state)) = (&start.target, world.places.state()) else { return };
+    if let Target::Declared(name) = &start.target {
+        let ended = casemate_host::clock::now_ns();
+        keep_last_run(world, name, LastRun { ended, failed, reason });
+    }
+}
+
+fn keep_last_run(world: &World, name: &str, last: LastRun) {
+    let Ok(state) = world.places.state() else { return };
     let path = last_run_path(state, name);
-    let last = LastRun { ended: casemate_host::clock::now_ns(), failed, reason };
     let kept = path
         .parent()
         .map_or(Ok(()), |parent| places::make_directory(parent).map_err(|error| chain(&error)))

@@ -6,6 +6,11 @@
 //! stands before, and answers with its own preamble and the same nonce; the agent ignores
 //! everything before that answer. Both know then that the next byte is the first of a frame.
 //!
+//! An agent that gets no answer sends its preamble again, so a slow host may find one where the
+//! first frame should begin; it answers that one too. A host that takes over a port whose agent may
+//! be in the middle of an earlier connection (a restored guest sees no port close) sends a
+//! [`knock`]. Neither can be taken for a frame: the fifth byte of both magics is no kind's number.
+//!
 //! A guest that plants preambles in its own data disturbs only itself: the host's answer to a
 //! wrong one carries a nonce that no agent waits for.
 
@@ -24,6 +29,13 @@ pub fn encode(magic: [u8; 8], nonce: u64) -> [u8; LEN] {
     bytes[..8].copy_from_slice(&magic);
     bytes[8..].copy_from_slice(&nonce.to_le_bytes());
     bytes
+}
+
+/// What a host sends to ask for the agent's preamble: an answer that no agent waits for (none uses
+/// the nonce 0). Where a frame should begin it makes the agent start a new connection; while the
+/// agent waits for an answer it is passed over.
+pub fn knock() -> [u8; LEN] {
+    encode(FROM_HOST, 0)
 }
 
 /// Looks for a preamble in a stream of bytes, holding no more than its length.

@@ -114,6 +114,7 @@ pub(crate) fn spawn(
     // SAFETY: the process has one thread, and the child calls nothing but system calls on memory
     // prepared above before it execs or exits.
     let pid = match unsafe { fork_into(cgroup) }? {
+        // SAFETY: this is the child, and the arrays end with a null.
         0 => unsafe { child.run() },
         pid => Pid::from_raw(pid),
     };

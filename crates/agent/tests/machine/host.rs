@@ -96,7 +96,7 @@ impl Host {
 
     /// Asks an agent that may be in the middle of another connection to begin a new one.
     pub fn knock(&mut self) {
-        self.send_raw(&preamble::encode(preamble::FROM_HOST, 0));
+        self.send_raw(&preamble::knock());
     }
 
     /// Queues any bytes.
