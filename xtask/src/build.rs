@@ -11,8 +11,12 @@ use anyhow::{Context, Result};
 
 use crate::process::{cargo, run, workspace};
 
-/// Packages whose program is static.
-const STATIC: [&str; 3] = ["casemate-agent", "casemate-jail", "casemate-link"];
+/// Packages whose program is static, and the program.
+const STATIC: [(&str, &str); 3] = [
+    ("casemate-agent", "casemate-agent"),
+    ("casemate-jail", "casemate-jail"),
+    ("casemate-link", "casemate-link"),
+];
 
 /// Packages whose programs are linked as usual.
 const DYNAMIC: [&str; 2] = ["casemate-cli", "casemate-supervise"];
@@ -25,18 +29,22 @@ pub(crate) fn build() -> Result<()> {
         dynamic.args(["--package", package]);
     }
     run(&mut dynamic)?;
+    build_static(&STATIC)
+}
 
+/// Builds programs of packages statically, and puts them beside the others.
+pub(crate) fn build_static(programs: &[(&str, &str)]) -> Result<()> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut linked = cargo();
     linked
         .args(["build", "--release", "--locked", "--target", &target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    for package in STATIC {
-        linked.args(["--package", package]);
+    for (package, program) in programs {
+        linked.args(["--package", package, "--bin", program]);
     }
     run(&mut linked)?;
     let directory = target_directory();
-    for program in STATIC {
+    for (_, program) in programs {
         let from = directory.join(&target).join("release").join(program);
         let to = directory.join("release").join(program);
         // Aside and renamed: a running casemate keeps the program it has.
@@ -46,6 +54,11 @@ pub(crate) fn build() -> Result<()> {
             .with_context(|| format!("could not copy {} to {}", from.display(), to.display()))?;
     }
     Ok(())
+}
+
+/// Where the programs are once they are built.
+pub(crate) fn programs() -> PathBuf {
+    target_directory().join("release")
 }
 
 /// Where cargo puts what it builds.

@@ -1,7 +1,17 @@
 //! Everything a contributor runs: `cargo xtask build`, `demo`, `test`, `ci`, ….
 
+mod bench;
 mod build;
+mod ci;
+mod demo;
+mod failure;
+mod fuzz;
 mod process;
+mod setup;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -16,10 +26,33 @@ struct Arguments {
 enum Command {
     /// Build every program into target/release, the static ones too.
     Build,
+    /// Install what is missing, build, and show a compartment at work.
+    Demo,
+    /// Install what is missing, build, and run every check and test.
+    Test(test::Arguments),
+    /// What CI runs: every check and test.
+    Ci,
+    /// Measure casemate beside what it could be compared with.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Fuzz what decodes a guest's bytes, and the configuration.
+    Fuzz(fuzz::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
         Command::Build => build::build(),
+        Command::Demo => demo::demo(),
+        Command::Test(arguments) => test::test(&arguments),
+        Command::Ci => test::test(&test::Arguments::default()),
+        Command::Bench(what) => bench::bench(&what),
+        Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::from(failure::exit_code(&error))
+        }
     }
 }

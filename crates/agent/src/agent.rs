@@ -9,6 +9,9 @@
 //! A lost connection changes nothing of this: attached sessions are hung up on, the link greets
 //! again, and `Hello` says that the guest is up already.
 
+mod ending;
+mod orders;
+
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
@@ -16,23 +19,20 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use casemate_wire::message::Assembler;
-use casemate_wire::{
-    Boot, Decoder, FrameError, FromGuest, FromHost, Init, MessageError, PROTOCOL_VERSION,
-};
+use casemate_wire::{Decoder, FrameError, FromGuest, MessageError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::boot;
 use crate::console::Console;
 use crate::events::{Epoll, Event, Token, Wait};
-use crate::handover;
 use crate::link::{Link, Received, Skipped};
 use crate::log::Log;
 use crate::session::Desk;
 use crate::session::command::Settings;
 use crate::session::table::{Sessions, StreamError};
 use crate::shutdown::{self, Shutdown};
-use crate::signals::{Reaped, Request, Signals, reap};
+use crate::signals::{Request, Signals};
 
 /// Open files of the agent itself: four for each of 256 sessions, and some.
 const OPEN_FILES: u64 = 4096;
@@ -276,124 +276,11 @@ impl Agent {
         Ok(true)
     }
 
-    fn hello(&mut self) {
-        self.assembler = Assembler::default();
-        let kernel = nix::sys::utsname::uname().ok();
-        let kernel = kernel.map(|kernel| kernel.release().to_string_lossy().into_owned());
-        self.link.out.message(&FromGuest::Hello {
-            protocol: PROTOCOL_VERSION,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            features: Vec::new(),
-            kernel: kernel.unwrap_or_default(),
-            booted: self.booted,
-        });
-        self.link.flush(&self.epoll);
-    }
-
-    /// Something that can be done before the host says more.
-    fn use_the_wait(&mut self) {
-        if self.role == Role::Init
-            && !self.booted
-            && let Err(error) = boot::identity::loopback_up()
-        {
-            self.log.warn(format!("could not bring the loopback interface up: {error}"));
-        }
-    }
-
     fn lose_connection(&mut self, reason: &str) {
         self.log.info(&format!("the connection to the host ended: {reason}"));
         self.sessions.abandon();
         self.decoder = Decoder::new();
         self.assembler = Assembler::default();
-    }
-
-    fn obey(&mut self, message: FromHost) -> Result<(), StreamError> {
-        match message {
-            FromHost::Boot(boot) if !self.booted && self.role == Role::Init => self.boot(*boot),
-            FromHost::Boot(_) => self.log.warn("the host asked twice to boot"),
-            FromHost::Open { stream, session } => {
-                let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
-                self.sessions.open(stream, &session, &self.settings, &mut at)?;
-            }
-            FromHost::SetClock { nanoseconds } => {
-                if let Err(error) = boot::set_clock(nanoseconds) {
-                    self.log.warn(format!("could not set the clock: {error}"));
-                }
-            }
-            FromHost::Ping { id } => self.link.out.message(&FromGuest::Pong { id }),
-            FromHost::Shutdown => self.stop(),
-        }
-        Ok(())
-    }
-
-    /// Sets the guest up and says how that went.
-    fn boot(&mut self, boot: Boot) {
-        let asked = since_boot();
-        let made = boot::set_up(&boot, &mut self.log);
-        let failure = match (made, boot.init) {
-            (Err(error), _) => Some(error.sentence()),
-            (Ok(()), Init::Systemd) if !handover::is_possible() => {
-                Some("guest.init is \"systemd\", but the image has no /sbin/init".to_owned())
-            }
-            (Ok(()), _) => None,
-        };
-        if let Some(reason) = failure {
-            self.log.critical(&reason);
-            self.link.out.message(&FromGuest::BootFailed { reason });
-            return self.stop();
-        }
-        self.booted = true;
-        self.sessions.use_cgroups();
-        self.settings = Settings { default_user: boot.default_user, environment: boot.environment };
-        if boot.init == Init::Systemd
-            && let Err(error) = self.hand_over()
-        {
-            let reason = format!("could not start the image's init: {error}");
-            self.log.critical(&reason);
-            self.link.out.message(&FromGuest::BootFailed { reason });
-            return self.stop();
-        }
-        if self.role == Role::Init {
-            self.console = boot.console_user.map(Console::new);
-        }
-        self.link.out.message(&FromGuest::Ready);
-        self.link.flush(&self.epoll);
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-        self.log.info(&format!(
-            "ready at {:.1} ms: began at {:.1}, asked to boot at {:.1}",
-            milliseconds(since_boot()),
-            milliseconds(self.started),
-            milliseconds(asked),
-        ));
-    }
-
-    /// Goes on beside the image's own init.
-    fn hand_over(&mut self) -> io::Result<()> {
-        handover::hand_over()?;
-        self.role = Role::Service;
-        // Signal descriptors report to the process that made them known to epoll.
-        self.epoll = Epoll::new()?;
-        self.signals = Signals::new()?;
-        self.epoll.add_read(&self.signals, Token::SIGNALS)?;
-        self.link.watch(&self.epoll)
-    }
-
-    /// Begins the end: of the guest, or (a service that got a signal) of the agent.
-    fn stop(&mut self) {
-        if self.shutdown.is_some() {
-            return;
-        }
-        self.link.out.message(&FromGuest::ShuttingDown);
-        self.link.flush(&self.epoll);
-        if self.role == Role::Service {
-            return shutdown::ask_init();
-        }
-        self.sessions.hang_up_terminals();
-        if let Some(console) = &mut self.console {
-            console.stop();
-        }
-        self.shutdown = Some(Shutdown::begin());
-        self.reap();
     }
 
     fn take_signals(&mut self) {
@@ -407,30 +294,6 @@ impl Agent {
                 }
             }
         }
-    }
-
-    /// Collects every child that has ended. When the guest shuts down and none is left, it ends.
-    fn reap(&mut self) {
-        loop {
-            match reap() {
-                Reaped::Child(pid, status) => {
-                    let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
-                    if !self.sessions.reaped(pid, status, &mut at)
-                        && let Some(console) = &mut self.console
-                    {
-                        console.reaped(pid);
-                    }
-                }
-                Reaped::NoneYet => break,
-                Reaped::NoChildren => {
-                    if self.shutdown.is_some() {
-                        self.end();
-                    }
-                    break;
-                }
-            }
-        }
-        self.sessions.tidy();
     }
 
     /// Lets sessions send, as far as the link takes it.
@@ -473,21 +336,6 @@ impl Agent {
                 self.link.out.message(&FromGuest::Log { text });
             }
         }
-    }
-
-    /// Sends what still waits, then resets the machine.
-    fn end(&mut self) {
-        for _ in 0..20 {
-            self.take_turns();
-            self.link.flush(&self.epoll);
-            if self.link.out.waiting().is_empty() {
-                break;
-            }
-            // The host does not take it; it has a fifth of a second.
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let error = shutdown::reset();
-        self.log.critical(&format!("could not reset the machine: {error}"));
     }
 }
 

@@ -215,3 +215,38 @@ fn a_guest_ends_quickly_and_takes_its_processes_along() {
     assert_eq!(ended.exit, Some(casemate_wire::ExitStatus::Signal(9)));
     assert!(guest.wait_for_end().is_some());
 }
+
+#[test]
+fn an_image_with_systemd_gets_process_1_and_the_agent_goes_on_beside_it() {
+    let test = "an_image_with_systemd_gets_process_1_and_the_agent_goes_on_beside_it";
+    let Some(mut parts) = parts(test) else { return };
+    let Some(root) = std::env::var_os("CASEMATE_TEST_SYSTEMD_ROOT") else {
+        return println!("skipped: {test}: CASEMATE_TEST_SYSTEMD_ROOT is not set");
+    };
+    parts.root = root.into();
+    let mut guest = Machine::start(&parts, &Options::default()).expect("QEMU starts");
+    guest.host.wait_for_hello();
+    let mut boot = boot_message();
+    boot.init = casemate_wire::Init::Systemd;
+    boot.users[0].shell = "/bin/sh".into();
+    guest.host.send(&FromHost::Boot(Box::new(boot)));
+    guest.wait_until_ready();
+    assert_eq!(
+        output(&mut guest, "tr '\\0' ' ' < /proc/$PPID/cmdline; cat /proc/1/comm"),
+        "@casemate-agent systemd\n"
+    );
+    // systemd comes up beside the session that waits for it.
+    let waits = "until systemctl is-system-running --wait; do sleep 1; done; systemctl is-active dbus.socket";
+    let state = output(&mut guest, waits);
+    assert!(state.contains("running") || state.contains("degraded"), "{state}");
+    assert!(state.ends_with("active\n"), "{state}");
+    // It has not taken the agent's children, and orphans are its.
+    let ended = guest.host.run(as_root("(sleep 0.5 & ) ; exit 6"), b"");
+    assert_eq!(ended.exit.map(|exit| exit.code()), Some(6));
+    assert_eq!(output(&mut guest, "cat /proc/self/cgroup | cut -c1-12"), "0::/casemate\n");
+    guest.host.send(&FromHost::Shutdown);
+    assert_eq!(guest.host.message(Duration::from_secs(5)), Some(FromGuest::ShuttingDown));
+    let took = guest.wait_for_end();
+    println!("systemd shut down: {took:?}");
+    assert!(took.is_some(), "{}", guest.console());
+}

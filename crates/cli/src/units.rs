@@ -46,7 +46,6 @@ fn socket(world: &World) -> String {
     format!(
         "[Unit]\n\
          Description=Control socket of the compartment %i\n\
-         Documentation=man:casemate(1)\n\
          \n\
          [Socket]\n\
          ListenStream=%t/casemate/%i.sock\n\
@@ -70,7 +69,6 @@ fn service(world: &World) -> Result<String, Problem> {
     Ok(format!(
         "[Unit]\n\
          Description=Compartment %i\n\
-         Documentation=man:casemate(1)\n\
          Requires=casemate@%i.socket\n\
          After=casemate@%i.socket\n\
          \n\

@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn kind() -> impl Strategy<Value = Kind> {
-    (1..=12_u8).prop_map(|number| Kind::from_u8(number).expect("kinds are 1 to 12"))
+    (1..=11_u8).prop_map(|number| Kind::from_u8(number).expect("kinds are 1 to 11"))
 }
 
 /// Payloads are mostly small, sometimes as large as allowed.
@@ -112,7 +112,7 @@ proptest! {
         let mut bytes = Vec::new();
         push_message(&mut bytes, &message).expect("short enough");
         let frames = decode_in_pieces(&bytes, &[4096]).expect("frames");
-        prop_assert_eq!(frames.len(), (len + 4).div_ceil(MAX_PAYLOAD).max(1).max(frames.len()));
+        prop_assert_eq!(frames.len(), casemate_wire::encode(&message).len().div_ceil(MAX_PAYLOAD));
         let mut assembler = Assembler::default();
         let mut got = None;
         for (stream, kind, payload) in &frames {
@@ -207,7 +207,8 @@ proptest! {
             text::harmless_line(&wild, limit),
         ] {
             prop_assert!(!shown.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
-            prop_assert!(!shown.contains(['\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}']));
+            let invisible = shown.contains(['\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}']);
+            prop_assert!(!invisible);
         }
         // One escape and the mark of the cut may stand over the limit.
         prop_assert!(text::harmless(&wild, limit).len() <= limit + 16);
