@@ -28,6 +28,7 @@ mod link;
 mod log;
 mod outbox;
 mod port;
+mod scheduling;
 mod session;
 mod shutdown;
 mod signals;

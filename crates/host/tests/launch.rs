@@ -50,7 +50,12 @@ fn shell(role: Role, script: &str, descriptors: Vec<Descriptor>) -> Process {
                 keep_groups: false,
             },
             files: system.map(|path| VisibleFile::execute(path).if_there()).into(),
-            limits: Limits { open_files: 64, address_space: None, processes: 32 },
+            limits: Limits {
+                open_files: 64,
+                address_space: None,
+                file_size: 1 << 20,
+                processes: 32,
+            },
         },
     }
 }

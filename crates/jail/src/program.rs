@@ -63,6 +63,7 @@ fn limit(limits: &Limits) -> Result<(), JailError> {
         (Resource::RLIMIT_NOFILE, Some(limits.open_files)),
         (Resource::RLIMIT_NPROC, Some(limits.processes)),
         (Resource::RLIMIT_AS, limits.address_space),
+        (Resource::RLIMIT_FSIZE, Some(limits.file_size)),
     ];
     for (resource, value) in wanted {
         let Some(value) = value else { continue };

@@ -1,7 +1,7 @@
 //! What the supervisor and its link process say to each other.
 //!
 //! One datagram of a sequenced-packet socket is one message. What does not fit into
-//! [`INLINE_LIMIT`] travels as a sealed memory file whose descriptor comes first among those of
+//! [`INLINE_LIMIT`] travels as a memory file whose descriptor comes first among those of
 //! the datagram. The supervisor decodes [`Report`]s with the same distrust as guest bytes: a guest
 //! that has taken the link process over gains the vocabulary below and nothing else.
 
@@ -191,12 +191,27 @@ fn send_datagram(
     Ok(())
 }
 
-/// Receives one message and its descriptors.
+/// Receives one order and its descriptors. The supervisor is trusted: what does not fit is read
+/// from the memory file it sends.
 ///
 /// # Errors
 /// [`OrderError::Closed`] at the end; otherwise what is wrong with the datagram.
-pub fn receive<T: DeserializeOwned>(
+pub fn receive_order(socket: BorrowedFd<'_>) -> Result<(Order, Vec<OwnedFd>), OrderError> {
+    receive(socket, true)
+}
+
+/// Receives one report. Every report fits into its datagram; a link process that sends a
+/// descriptor has been taken over, and reading from it could block for ever.
+///
+/// # Errors
+/// As for [`receive_order`].
+pub fn receive_report(socket: BorrowedFd<'_>) -> Result<Report, OrderError> {
+    receive(socket, false).map(|(report, _)| report)
+}
+
+fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
+    memory_files: bool,
 ) -> Result<(T, Vec<OwnedFd>), OrderError> {
     let mut buffer = vec![0u8; 1 + INLINE_LIMIT];
     let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
@@ -220,13 +235,14 @@ pub fn receive<T: DeserializeOwned>(
         return Err(MessageError::TooLong.into());
     }
     match buffer[0] {
-        IN_MEMORY_FILE if !descriptors.is_empty() => {
+        IN_MEMORY_FILE if memory_files && !descriptors.is_empty() => {
             let file = std::fs::File::from(descriptors.remove(0));
             let mut body = Vec::new();
             file.take(MAX_MESSAGE as u64 + 1).read_to_end(&mut body).map_err(OrderError::Socket)?;
             Ok((casemate_wire::decode(&body)?, descriptors))
         }
-        _ => Ok((casemate_wire::decode(&buffer[1..length])?, descriptors)),
+        INLINE => Ok((casemate_wire::decode(&buffer[1..length])?, descriptors)),
+        _ => Err(MessageError::TooLong.into()),
     }
 }
 

@@ -11,7 +11,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use casemate_wire::limits::MAX_MESSAGES_PER_SECOND;
 use casemate_wire::message::{Assembler, push_message};
-use casemate_wire::preamble::{FROM_HOST, Hunter, encode};
+use casemate_wire::preamble::{FROM_GUEST, FROM_HOST, Hunter, encode};
 use casemate_wire::{Decoder, FromHost};
 
 use crate::queue::Queue;
@@ -79,20 +79,34 @@ impl Port {
             }
         };
         self.decoder.filled(count);
-        match self.hunter.as_mut() {
-            None => Input::Bytes,
-            Some(hunter) => {
-                let bytes = self.decoder.take_pending();
-                let Some((nonce, used)) = hunter.feed(&bytes) else { return Input::Bytes };
-                self.hunter = None;
-                // Whatever was queued belongs to the connection before.
-                self.outgoing = Queue::default();
-                self.outgoing.tail().extend_from_slice(&encode(FROM_HOST, nonce));
-                let rest = &bytes[used..];
-                self.decoder.push(rest);
-                Input::Connected
-            }
+        if self.hunter.is_none() {
+            return Input::Bytes;
         }
+        let bytes = self.decoder.take_pending();
+        if self.hunt(&bytes) { Input::Connected } else { Input::Bytes }
+    }
+
+    /// A new connection may begin where a frame would: its preamble is no frame. Tells whether one
+    /// did; it has been answered then.
+    pub(crate) fn begins_anew(&mut self) -> bool {
+        if self.hunter.is_some() || !self.decoder.starts_with(&FROM_GUEST) {
+            return false;
+        }
+        let bytes = self.decoder.take_pending();
+        self.reopen();
+        self.hunt(&bytes)
+    }
+
+    /// Looks for the connection's beginning in `bytes`; true when it was there.
+    fn hunt(&mut self, bytes: &[u8]) -> bool {
+        let Some(hunter) = self.hunter.as_mut() else { return false };
+        let Some((nonce, used)) = hunter.feed(bytes) else { return false };
+        self.hunter = None;
+        // Whatever was queued belongs to the connection before.
+        self.outgoing = Queue::default();
+        self.outgoing.tail().extend_from_slice(&encode(FROM_HOST, nonce));
+        self.decoder.push(&bytes[used..]);
+        true
     }
 
     /// Queues a control message. Too long a message is the supervisor's mistake and is dropped

@@ -20,7 +20,7 @@ use casemate_wire::{
 use crate::console::Console;
 use crate::orders::{self, Order, OrderError, Report};
 use crate::port::{Input, Port};
-use crate::session::{ClientGone, PORT_HIGH_WATER, Phase, Session, StreamError};
+use crate::session::{ClientGone, Mark, PORT_HIGH_WATER, Phase, Session, StreamError};
 
 const PORT: u64 = 0;
 const CONSOLE: u64 = 1;
@@ -141,8 +141,11 @@ impl Relay {
             ORDERS => return self.read_orders(),
             token if token & VIEWER != 0 => {
                 let number = token as u32;
-                if !self.console.serve_viewer(number, flags) {
-                    self.console.viewers.remove(&number);
+                if !self.console.serve_viewer(number, flags)
+                    && let Some(viewer) = self.console.viewers.remove(&number)
+                {
+                    // The other side may hold a copy, which would keep it watched.
+                    let _ = self.epoll.delete(viewer.socket);
                 }
             }
             token => self.serve_client(token as u32, flags),
@@ -183,6 +186,11 @@ impl Relay {
                 self.report(Report::Ended { stream, status: None });
             }
             Phase::Finishing(status) => {
+                if session.watched.is_some()
+                    && let Some(socket) = session.socket()
+                {
+                    let _ = self.epoll.delete(socket);
+                }
                 self.sessions.remove(&stream);
                 self.report(Report::Ended { stream, status: Some(status) });
             }
@@ -250,7 +258,12 @@ impl Relay {
     }
 
     fn take_frames(&mut self) -> Result<(), String> {
-        while let Some(frame) = self.port.decoder.next_frame().map_err(|error| error.to_string())? {
+        loop {
+            if self.port.begins_anew() {
+                self.abandon_sessions();
+            }
+            let next = self.port.decoder.next_frame().map_err(|error| error.to_string())?;
+            let Some(frame) = next else { return Ok(()) };
             if frame.stream != 0 {
                 if !self.port.greeted {
                     return Err("it sent session data before its Hello".into());
@@ -271,7 +284,6 @@ impl Relay {
                 self.take_message(message)?;
             }
         }
-        Ok(())
     }
 
     fn after_session_frame(
@@ -296,6 +308,9 @@ impl Relay {
 
     fn take_message(&mut self, message: FromGuest) -> Result<(), String> {
         if let FromGuest::Hello { protocol, version, features, kernel, booted } = message {
+            if self.port.greeted {
+                return Err("it said Hello twice on one connection".into());
+            }
             let version = harmless_line(&version, 64);
             if protocol != PROTOCOL_VERSION {
                 return Err(format!(
@@ -328,7 +343,7 @@ impl Relay {
     /// True when the supervisor is gone.
     fn read_orders(&mut self) -> Result<bool, RelayError> {
         loop {
-            match orders::receive::<Order>(self.orders.as_fd()) {
+            match orders::receive_order(self.orders.as_fd()) {
                 Ok((order, descriptors)) => self.take_order(order, descriptors),
                 Err(OrderError::Closed) => return Ok(true),
                 Err(error) if error.would_block() => return Ok(false),
@@ -388,7 +403,7 @@ impl Relay {
     fn settle(&mut self) -> Result<(), RelayError> {
         self.give_credit_back();
         if self.port_open {
-            let _ = self.port.outgoing.flush(&self.port.socket);
+            self.flush_port();
             let wants = readable_and(!self.port.outgoing.is_empty());
             if wants != self.port_watched {
                 self.epoll.modify(&self.port.socket, &mut EpollEvent::new(wants, PORT))?;
@@ -509,19 +524,24 @@ enum SessionEvent {
 
 fn session_frame(session: &mut Session, frame: Frame<'_>) -> Result<SessionEvent, StreamError> {
     let told = match frame.kind {
-        Kind::Stdout | Kind::Stderr => session.output(frame.kind, frame.payload)?,
+        Kind::Stdout | Kind::Stderr => {
+            session.check_output(frame.kind, frame.payload)?;
+            session.output(frame.kind, frame.payload)?
+        }
         Kind::Credit => {
             session.credit_returned(frame.credit()?)?;
             Ok(())
         }
         Kind::Started => {
             let pid = frame.pid()?;
+            session.once(Mark::Started)?;
             if session.tell_client(Kind::Started, frame.payload).is_ok() {
                 return Ok(SessionEvent::Started(pid));
             }
             Err(ClientGone)
         }
         Kind::Exit => {
+            session.once(Mark::Exit)?;
             let status = harmless_status(decode(frame.payload)?);
             if session.phase == Phase::HungUp {
                 return Ok(SessionEvent::Ended);

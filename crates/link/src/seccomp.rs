@@ -1,9 +1,15 @@
 //! The system calls this process may make, each with its reason. Anything else kills it.
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 
 /// Number and reason of every allowed call.
 const ALLOWED: &[(i64, &str)] = &[
+    #[cfg(target_arch = "x86_64")]
     (libc::SYS_epoll_wait, "wait"),
     (libc::SYS_epoll_pwait, "wait, as newer C libraries do it"),
     (libc::SYS_epoll_ctl, "watch and stop watching descriptors"),
@@ -53,9 +59,17 @@ pub enum SeccompError {
 pub fn confine() -> Result<(), SeccompError> {
     let architecture: TargetArch =
         std::env::consts::ARCH.try_into().map_err(SeccompError::Architecture)?;
-    // mmap and mprotect could make memory executable; mprotect is not in the table, and there is
-    // no file to map.
-    let rules = ALLOWED.iter().map(|&(number, _)| (number, vec![])).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().map(|&(number, _)| (number, vec![])).collect();
+    // No memory becomes executable: mprotect is not in the table, and mmap only without PROT_EXEC.
+    let protection = SeccompCondition::new(
+        2,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64),
+        0,
+    );
+    let rule = protection.and_then(|condition| SeccompRule::new(vec![condition]));
+    rules.insert(libc::SYS_mmap, vec![rule.map_err(SeccompError::Architecture)?]);
     let filter =
         SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, architecture)
             .map_err(SeccompError::Architecture)?;

@@ -55,6 +55,15 @@ enum End {
     Nobody,
 }
 
+/// What an agent says at most once of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Started = 1,
+    StdoutEnd = 2,
+    StderrEnd = 4,
+    Exit = 8,
+}
+
 /// A session and its flow control.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -62,6 +71,8 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// What epoll was last told to watch; none for a file, which cannot be watched.
     pub(crate) watched: Option<EpollFlags>,
+    /// The [`Mark`]s that were said.
+    said: u8,
     end: End,
     to_guest: Sender,
     from_guest: Receiver,
@@ -89,6 +100,7 @@ impl Session {
             stream,
             phase: Phase::Open,
             watched: None,
+            said: 0,
             end,
             to_guest: Sender::default(),
             from_guest: Receiver::default(),
@@ -172,6 +184,28 @@ impl Session {
         }
     }
 
+    /// Notes a mark. Said twice, or after the end, it is a breach: such frames cost no credit, so
+    /// any number of them could be queued for a client that does not read.
+    pub(crate) fn once(&mut self, mark: Mark) -> Result<(), StreamError> {
+        if self.said & (mark as u8 | Mark::Exit as u8) != 0 {
+            return Err(StreamError::Repeated(mark));
+        }
+        self.said |= mark as u8;
+        Ok(())
+    }
+
+    /// Output has to come before the end of its direction.
+    pub(crate) fn check_output(&mut self, kind: Kind, payload: &[u8]) -> Result<(), StreamError> {
+        let mark = if kind == Kind::Stdout { Mark::StdoutEnd } else { Mark::StderrEnd };
+        if payload.is_empty() {
+            return self.once(mark);
+        }
+        if self.said & (mark as u8 | Mark::Exit as u8) != 0 {
+            return Err(StreamError::Repeated(mark));
+        }
+        Ok(())
+    }
+
     /// The agent has consumed `count` bytes of standard input.
     pub(crate) fn credit_returned(&mut self, count: u32) -> Result<(), CreditError> {
         self.to_guest.returned(count)
@@ -189,7 +223,7 @@ impl Session {
                 let header = encode_header(0, kind, payload.len());
                 match queue.send_or_queue(socket, &header, payload) {
                     Written::Closed => return Ok(Err(ClientGone)),
-                    Written::Some(count) => self.passed_on(count),
+                    Written::Some(_) => self.passed_on(),
                 }
             }
             End::Log { file, written } => {
@@ -223,8 +257,8 @@ impl Session {
         let End::Client { socket, queue, .. } = &mut self.end else { return Ok(()) };
         match queue.flush(socket) {
             Written::Closed => Err(ClientGone),
-            Written::Some(count) => {
-                self.passed_on(count);
+            Written::Some(_) => {
+                self.passed_on();
                 Ok(())
             }
         }
@@ -235,11 +269,12 @@ impl Session {
         self.from_guest.give_back()
     }
 
-    /// Headers are counted as if they were data: it gives credit back a few bytes early and never
-    /// more than was received.
-    fn passed_on(&mut self, count: usize) {
-        let count = count.min(self.from_guest.held());
-        self.from_guest.passed_on(count);
+    /// What is held and no longer queued was passed on. Headers in the queue count as data, so that
+    /// frames of one byte cannot make it grow beyond the window.
+    fn passed_on(&mut self) {
+        let End::Client { queue, .. } = &self.end else { return };
+        let gone = self.from_guest.held().saturating_sub(queue.len());
+        self.from_guest.passed_on(gone);
     }
 
     /// Forgets the client.
@@ -281,6 +316,9 @@ pub(crate) enum StreamError {
     /// Not for this direction.
     #[error("a frame of kind {0:?} does not come from a guest")]
     Kind(Kind),
+    /// Said again, or after the end.
+    #[error("{0:?} was said before, or comes after the end of its session")]
+    Repeated(Mark),
     /// Nobody opened this stream.
     #[error("stream {0} does not exist")]
     UnknownStream(u32),

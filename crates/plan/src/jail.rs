@@ -86,6 +86,8 @@ pub struct Limits {
     pub open_files: u64,
     /// RLIMIT_AS in bytes, where the need is known beforehand.
     pub address_space: Option<u64>,
+    /// RLIMIT_FSIZE in bytes: how long a file may become by the process's writes.
+    pub file_size: u64,
     /// RLIMIT_NPROC: processes and threads of the subordinate user.
     pub processes: u64,
 }

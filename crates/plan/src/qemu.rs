@@ -97,7 +97,9 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
             list.switch("-add-fd", format!("fd={fd},set={fd}"));
             list.switch("-accel", format!("kvm,device=/dev/fdset/{fd}"));
         }
-        Acceleration::Tcg => list.switch("-accel", "tcg"),
+        // One thread for all processors: with one each, Linux' patching of its own code races with
+        // the translator and one boot in thirty ends in an int3 panic.
+        Acceleration::Tcg => list.switch("-accel", "tcg,thread=single"),
     }
     if let Acceleration::Kvm(_) = machine.acceleration {
         list.switch("-cpu", "host");

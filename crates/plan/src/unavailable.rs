@@ -2,15 +2,15 @@
 //! ignored. A feature that arrives removes its line here.
 
 use casemate_config::{
-    Allocator, Compartment, EngineKind, FileContent, Gpu, GuestInit, Hardening, RestartPolicy,
-    Sound,
+    Allocator, Compartment, EngineKind, EngineSettings, FileContent, Gpu, GuestInit, Hardening,
+    RestartPolicy, Sound,
 };
 
 /// What `compartment` asks for and cannot have, as `setting: what it is`.
-pub(crate) fn features(compartment: &Compartment) -> Vec<String> {
+pub(crate) fn features(compartment: &Compartment, engine: &EngineSettings) -> Vec<String> {
     let c = compartment;
     let g = &c.guest;
-    let table: [(bool, &str); 20] = [
+    let table: [(bool, &str); 22] = [
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
         (c.host_networking, "`host-networking` (a link to the host and NAT)"),
         (!c.firewall.is_empty(), "`firewall` (rules for a networked compartment)"),
@@ -26,6 +26,8 @@ pub(crate) fn features(compartment: &Compartment) -> Vec<String> {
         (!c.pci_devices.is_empty(), "`pci-devices` (passthrough)"),
         (!c.secrets.is_empty(), "`secrets`"),
         (c.restart != RestartPolicy::No, "`restart` (starting again by itself)"),
+        (c.log_level.is_some() || engine.log_level.is_some(), "`log-level`"),
+        (g.users.iter().any(|user| user.password_less), "`password-less` of a guest user"),
         (g.init == GuestInit::Systemd, "`guest.init = \"systemd\"`"),
         (g.hardening != Hardening::None, "`guest.hardening`"),
         (g.allocator != Allocator::Default, "`guest.allocator`"),

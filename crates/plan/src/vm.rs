@@ -24,6 +24,10 @@ const BOOT_DEADLINE_KVM: Duration = Duration::from_secs(30);
 /// Until a guest that was asked to shut down is gone. The agent gives processes 1 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
+/// What a process may write to a file, in bytes: its words on standard error, and for the link the
+/// logs it keeps, which it bounds itself at half of this.
+const LOG_SIZE: u64 = 16 * 1024 * 1024;
+
 /// Descriptors of the VMM.
 const AGENT: i32 = 3;
 const CONSOLE: i32 = 4;
@@ -37,7 +41,7 @@ const KVM: i32 = 7;
 /// [`Refusal`] when the compartment asks for what cannot be had.
 pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     let compartment = request.compartment;
-    available(compartment)?;
+    available(compartment, request.engine)?;
     if let Err(reason) = &facts.user_namespaces {
         return Err(Refusal::HostNotReady {
             what: format!("user namespaces cannot be used ({reason}), so nothing can be confined"),
@@ -87,8 +91,8 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
 ///
 /// # Errors
 /// [`Refusal::NotAvailableYet`], with all of them.
-pub fn available(compartment: &Compartment) -> Result<(), Refusal> {
-    let features = unavailable::features(compartment);
+pub fn available(compartment: &Compartment, engine: &EngineSettings) -> Result<(), Refusal> {
+    let features = unavailable::features(compartment, engine);
     if features.is_empty() {
         return Ok(());
     }
@@ -258,6 +262,7 @@ fn vmm(
             limits: Limits {
                 open_files: 256,
                 address_space: None,
+                file_size: LOG_SIZE,
                 processes: 128 + u64::from(machine.cpus),
             },
         },
@@ -281,7 +286,12 @@ fn link(request: &Request<'_>, facts: &HostFacts) -> Result<Process, Refusal> {
             identity: identity::identity(facts, request.instance.slot, Role::Link)?,
             files: vec![],
             // 512 sessions and some viewers; 512 windows of 512 KiB and what holds them.
-            limits: Limits { open_files: 1024, address_space: Some(1 << 30), processes: 1 },
+            limits: Limits {
+                open_files: 1024,
+                address_space: Some(1 << 30),
+                file_size: 2 * LOG_SIZE,
+                processes: 1,
+            },
         },
     })
 }

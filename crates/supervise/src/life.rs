@@ -32,6 +32,9 @@ const COMMAND_TEXT: usize = 200;
 /// From the end of the guest to the end of its processes, before they are killed.
 const EXIT_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Lines of the guest that one life keeps in its log: at 4 KiB each, 4 MiB.
+const GUEST_LINES: u32 = 1000;
+
 /// Number of a client's request, given by the runtime.
 pub type RequestId = u64;
 
@@ -123,8 +126,9 @@ pub struct Terms {
     pub idle_timeout: Option<Duration>,
     /// End with the first session.
     pub fresh: bool,
-    /// The VM runs under KVM, and TCG may be tried instead.
-    pub kvm_with_fallback: bool,
+    /// The VM runs under KVM; these are the terms of the same under TCG, which may be tried
+    /// instead.
+    pub without_kvm: Option<Box<Terms>>,
     /// Said to the user at each start.
     pub notes: Vec<String>,
 }
@@ -154,6 +158,8 @@ pub struct Life {
     idle_since: Option<Instant>,
     had_session: bool,
     guest_shuts_down: bool,
+    /// Lines it may still write to the log.
+    guest_lines: u32,
     /// QMP said that the guest was reset (true) or powered off (false).
     guest_reset: Option<bool>,
     port_closed: bool,
@@ -177,6 +183,7 @@ impl Life {
             idle_since: None,
             had_session: false,
             guest_shuts_down: false,
+            guest_lines: GUEST_LINES,
             guest_reset: None,
             port_closed: false,
             vmm_exit: None,
@@ -193,14 +200,16 @@ impl Life {
                 self.port_closed = false;
                 self.guest_reset = None;
                 let deadline = now + self.terms.boot_deadline;
+                self.log(false, "started".into());
                 self.state = State::Booting { deadline, greeted: false };
                 self.tell_waiting();
             }
             Event::Request(id, request) => self.request(id, request, now),
-            Event::RequestGone(id) => self.request_gone(id),
+            Event::RequestGone(id) => self.request_gone(id, now),
             Event::Report(report) => self.report(report, now),
             Event::GuestStopped { reset } => self.guest_reset = Some(reset),
-            Event::PortOpened(true) if self.agent.is_some() => self.order(Order::PortReopened),
+            // The agent has gone; the next may come. Its coming is seen by its preamble.
+            Event::PortOpened(false) if self.agent.is_some() => self.order(Order::PortReopened),
             Event::PortOpened(_) => {}
             Event::Exited(role, how) => self.exited(role, &how, now),
             Event::Terminate => self.stop("casemate-supervisor was asked to end", false, now),
@@ -288,6 +297,12 @@ impl Life {
                 _ => self.refuse_late(id),
             },
             Request::Run(run) => match &self.state {
+                // A fresh disposable is for one command: what another left in it is not for this.
+                _ if self.terms.fresh
+                    && (self.had_session || self.waiting.values().any(Option::is_some)) =>
+                {
+                    self.refuse_late(id);
+                }
                 State::Running => self.open(id, &run, now),
                 State::Preparing | State::Booting { .. } => {
                     self.waiting.insert(id, Some(run));
@@ -305,7 +320,13 @@ impl Life {
                 }
             }
             Request::Pause => self.execute(id, &State::Running, &State::Paused, false),
-            Request::Resume => self.execute(id, &State::Paused, &State::Running, true),
+            Request::Resume => {
+                self.execute(id, &State::Paused, &State::Running, true);
+                // Time in which nothing could run is no idleness.
+                if self.idle_since.is_some() {
+                    self.idle_since = Some(now);
+                }
+            }
             Request::View(view) => {
                 if self.outcome().is_some() {
                     self.refuse_late(id);
@@ -351,9 +372,12 @@ impl Life {
         }
     }
 
-    fn request_gone(&mut self, id: RequestId) {
+    fn request_gone(&mut self, id: RequestId, now: Instant) {
         // A session ends with its own socket; here only who waits is forgotten.
-        self.waiting.remove(&id);
+        let waited = self.waiting.remove(&id).is_some();
+        if waited && self.terms.fresh && self.waiting.is_empty() && self.sessions.is_empty() {
+            self.stop("whoever wanted it has gone", true, now);
+        }
         self.stopping.retain(|&other| other != id);
         for session in self.sessions.values_mut() {
             if session.requester == Some(id) {
@@ -412,7 +436,7 @@ impl Life {
             Report::BootFailed { reason } => {
                 self.fail(format!("the guest could not be set up: {reason}"), now);
             }
-            Report::GuestLog { text } => self.log(false, format!("guest: {text}")),
+            Report::GuestLog { text } => self.guest_log(&text),
             Report::Pong { .. } => {}
             Report::ShuttingDown => self.guest_shuts_down = true,
             Report::Started { stream, pid } => self.started(stream, pid),
@@ -463,7 +487,7 @@ impl Life {
                 _ => self.reply_ready(id, Some(stream)),
             }
         }
-        if self.sessions.is_empty() && self.state == State::Running {
+        if self.sessions.is_empty() && matches!(self.state, State::Running | State::Paused) {
             self.idle_since = Some(now);
             if self.terms.fresh {
                 self.stop("its command has ended", true, now);
@@ -501,6 +525,11 @@ impl Life {
             return;
         }
         self.vmm_exit = None;
+        if matches!(self.state, State::Booting { greeted: false, .. })
+            && self.relaunch_without_kvm("the guest ended under KVM without a word")
+        {
+            return;
+        }
         let failed = |reason: &str| Outcome::Failed { reason: reason.into() };
         let outcome = match self.guest_reset {
             _ if self.guest_shuts_down => {
@@ -520,15 +549,12 @@ impl Life {
         match &self.state {
             State::Booting { greeted, deadline } if *deadline <= now => {
                 let seconds = self.terms.boot_deadline.as_secs();
-                if !greeted && self.terms.kvm_with_fallback {
-                    self.log(true, format!("no word from the guest in {seconds} s under KVM; starting it anew under emulation"));
-                    self.terms.kvm_with_fallback = false;
-                    self.state = State::Preparing;
-                    self.alive.clear();
-                    self.effects.push(Effect::RelaunchWithoutKvm);
+                let greeted = *greeted;
+                let silence = format!("no word from the guest in {seconds} s under KVM");
+                if !greeted && self.relaunch_without_kvm(&silence) {
                     return;
                 }
-                let what = if *greeted { "was not ready" } else { "did not say Hello" };
+                let what = if greeted { "was not ready" } else { "did not say Hello" };
                 self.fail(format!("the guest {what} within {seconds} s"), now);
             }
             State::Stopping { deadline, killed, outcome } if *deadline <= now => {
@@ -549,6 +575,18 @@ impl Life {
         }
     }
 
+    /// Starts again under emulation, once, if that may be tried; false when not.
+    fn relaunch_without_kvm(&mut self, why: &str) -> bool {
+        let Some(terms) = self.terms.without_kvm.take() else { return false };
+        self.log(true, format!("{why}; starting it anew under emulation"));
+        self.terms = *terms;
+        self.state = State::Preparing;
+        self.alive.clear();
+        self.vmm_exit = None;
+        self.effects.push(Effect::RelaunchWithoutKvm);
+        true
+    }
+
     /// Ends it in order, or (`force`) at once.
     fn stop(&mut self, why: &str, force: bool, now: Instant) {
         let outcome = Outcome::Stopped { why: why.into() };
@@ -560,7 +598,10 @@ impl Life {
                 self.kill(outcome, now);
             }
             State::Stopping { .. } => {}
-            State::Running if !force => {
+            State::Running | State::Paused if !force => {
+                if self.state == State::Paused {
+                    self.effects.push(Effect::Execute(true));
+                }
                 self.order(Order::Shutdown);
                 self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
             }
@@ -654,6 +695,16 @@ impl Life {
         self.effects.push(Effect::Order(order, None));
     }
 
+    /// A guest may fill a disk with its words only so far.
+    fn guest_log(&mut self, text: &str) {
+        match self.guest_lines {
+            0 => return,
+            1 => self.log(true, "guest: (it has said enough; the rest is dropped)".into()),
+            _ => self.log(false, format!("guest: {text}")),
+        }
+        self.guest_lines -= 1;
+    }
+
     fn log(&mut self, warning: bool, text: String) {
         self.effects.push(Effect::Log(warning, text));
     }
@@ -673,8 +724,10 @@ fn open_session(run: &Run) -> Result<OpenSession, Failure> {
         };
         environment.push((name.into(), value.into()));
     }
+    let names = [&run.cwd, &run.user].into_iter().flatten().map(String::len).sum::<usize>();
     let length: usize = argv.iter().map(Vec::len).sum::<usize>()
-        + run.environment.iter().map(String::len).sum::<usize>();
+        + run.environment.iter().map(String::len).sum::<usize>()
+        + names;
     let has_nul = argv.iter().any(|argument| argument.contains(&0))
         || run.environment.iter().any(|variable| variable.contains('\0'));
     if length > casemate_wire::limits::MAX_ARGUMENTS || has_nul {

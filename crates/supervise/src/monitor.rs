@@ -40,11 +40,12 @@ pub(crate) enum Command {
     Continue,
 }
 
-/// Serves one QMP connection until QEMU closes it.
+/// Serves one QMP connection until QEMU closes it. Events carry the number of its launch.
 pub(crate) async fn serve(
     stream: UnixStream,
     mut commands: mpsc::UnboundedReceiver<Command>,
-    events: mpsc::UnboundedSender<Event>,
+    launch: u32,
+    events: mpsc::UnboundedSender<(u32, Event)>,
 ) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
@@ -70,7 +71,7 @@ pub(crate) async fn serve(
                     return;
                 }
                 if let Some(event) = understand(&line)
-                    && events.send(event).is_err()
+                    && events.send((launch, event)).is_err()
                 {
                     return;
                 }

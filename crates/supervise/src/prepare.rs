@@ -60,6 +60,14 @@ pub enum PrepareError {
     /// There is no id left; rendered for a person.
     #[error("could not assign ids to the compartments\n{0}")]
     NoIds(String),
+    /// Its id has no subordinate user.
+    #[error("compartment `{name}` has the id {id}, too large for a user of its own")]
+    LargeId {
+        /// The compartment.
+        name: String,
+        /// Its id.
+        id: u32,
+    },
     /// A directory cannot be had.
     #[error(transparent)]
     Places(#[from] PlacesError),
@@ -100,6 +108,7 @@ impl PrepareError {
             }
             Self::NoImage(name) => Some(format!("run: casemate image build {name}")),
             Self::Refused(refusal) => Some(refusal.hint()),
+            Self::LargeId { .. } => Some(format!("set `id` below {}", 2 * FRESH_SLOTS)),
             Self::Programs(_) => Some("build all of them: cargo xtask build".into()),
             Self::ImageSource(_) => Some("use `source = \"debian\"`".into()),
             Self::Places(error) => places_hint(error),
@@ -117,6 +126,7 @@ impl PrepareError {
             | Self::UnknownImage { .. }
             | Self::NoTemplate(_)
             | Self::NoIds(_)
+            | Self::LargeId { .. }
             | Self::ImageSource(_)
             | Self::Refused(Refusal::NotAvailableYet { .. }) => 3,
             Self::Refused(Refusal::HostNotReady { .. }) | Self::Places(_) | Self::Programs(_) => 4,
@@ -361,10 +371,10 @@ impl World {
     /// [`PrepareError`].
     pub fn prepare(&self, target: &Target) -> Result<Prepared, PrepareError> {
         let compartment = self.compartment(target.declared())?;
-        casemate_plan::available(compartment)?;
+        let engine = self.engine(compartment.engine);
+        casemate_plan::available(compartment, engine)?;
         let instance = self.instance(target, compartment)?;
         let (image_name, recipe) = self.image_of(compartment)?;
-        let engine = self.engine(compartment.engine);
         let facts = facts::gather(&Sources {
             qemu: engine.binary.as_ref().map(|program| program.as_path().to_owned()),
             ..Sources::current(&self.places)
@@ -421,7 +431,11 @@ impl World {
             Target::Declared(_) => {
                 let ids = self.ids()?;
                 let id = ids.compartments[&compartment.name].id.get();
-                ((id - 1) / 2, false)
+                let slot = (id - 1) / 2;
+                if slot >= FRESH_SLOTS {
+                    return Err(PrepareError::LargeId { name: compartment.name.to_string(), id });
+                }
+                (slot, false)
             }
         };
         Ok(Instance { name: target.name(), slot, fresh })

@@ -29,6 +29,9 @@ use crate::serve::{self, Answer, Incoming, Numbers};
 /// Orders that may wait for the link process before it counts as stuck.
 const ORDER_LIMIT: usize = 4096;
 
+/// Turns of the event loop that connections get for the last answers.
+const LAST_TURNS: usize = 32;
+
 /// Lines of the console told with a failure.
 const CONSOLE_LINES: usize = 4;
 
@@ -59,7 +62,7 @@ struct Runtime<'h> {
     commands: Option<mpsc::UnboundedSender<monitor::Command>>,
     requests: HashMap<RequestId, (Option<OwnedFd>, mpsc::UnboundedSender<Answer>)>,
     exits: mpsc::UnboundedSender<(u32, Role)>,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<(u32, Event)>,
     kvm_never_worked: bool,
 }
 
@@ -85,7 +88,7 @@ pub(crate) async fn run(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let numbers = Rc::new(Numbers::default());
     let own = nix::unistd::geteuid().as_raw();
-    let terms = terms(&assignment.plan, assignment.plan_without_kvm.is_some());
+    let terms = terms(&assignment.plan, assignment.plan_without_kvm.as_ref());
     let mut runtime = Runtime {
         assignment,
         life: Life::new(terms),
@@ -104,8 +107,6 @@ pub(crate) async fn run(
     while runtime.life.outcome().is_none() {
         let deadline = runtime.life.deadline();
         tokio::select! {
-            // Reports first: what the guest said before its end explains the end.
-            biased;
             report = receive_report(runtime.orders.as_ref()) => runtime.report(report),
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
@@ -117,7 +118,12 @@ pub(crate) async fn run(
             }
             Some(message) = requested.recv() => runtime.incoming(message),
             Some((launch, role)) = exited.recv() => runtime.exited(launch, role),
-            Some(event) = happened.recv() => runtime.tell(event),
+            Some((launch, event)) = happened.recv() => {
+                // Words of a VMM that was replaced mean nothing any more.
+                if launch == runtime.launches {
+                    runtime.tell(event);
+                }
+            }
             () = send_orders(runtime.orders.as_ref(), &mut runtime.waiting_orders),
                 if !runtime.waiting_orders.is_empty() => {}
             () = until(deadline) => runtime.tell(Event::Deadline),
@@ -128,21 +134,23 @@ pub(crate) async fn run(
     // Let the connections pass the last answers on.
     runtime.requests.clear();
     drop(listener);
-    tokio::task::yield_now().await;
+    for _ in 0..LAST_TURNS {
+        tokio::task::yield_now().await;
+    }
     let outcome =
         runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
     runtime.crew.stop();
     Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked })
 }
 
-fn terms(plan: &Plan, fallback: bool) -> Terms {
+fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
     Terms {
         guest: plan.guest.clone(),
         boot_deadline: plan.boot_deadline,
         stop_deadline: plan.stop_deadline,
         idle_timeout: plan.idle_timeout,
         fresh: plan.instance.fresh,
-        kvm_with_fallback: fallback,
+        without_kvm: without_kvm.map(|plan| Box::new(terms(plan, None))),
         notes: plan.notes.clone(),
     }
 }
@@ -164,9 +172,8 @@ async fn receive_report(
     let Some(orders) = orders else { return std::future::pending().await };
     loop {
         let mut guard = orders.readable().await.map_err(OrderError::Socket)?;
-        match orders::receive::<Report>(orders.as_fd()) {
-            // A report never comes with descriptors of its own; any are closed here.
-            Ok((report, _)) => return Ok(report),
+        match orders::receive_report(orders.as_fd()) {
+            Ok(report) => return Ok(report),
             Err(error) if error.would_block() => guard.clear_ready(),
             Err(error) => return Err(error),
         }
@@ -205,7 +212,7 @@ impl Runtime<'_> {
                 self.waiting_orders.clear();
                 let (commands, receiver) = mpsc::unbounded_channel();
                 self.commands = Some(commands);
-                let serve = monitor::serve(monitor, receiver, self.events.clone());
+                let serve = monitor::serve(monitor, receiver, self.launches, self.events.clone());
                 tokio::task::spawn_local(serve);
                 self.tell(Event::Launched);
             }
@@ -292,7 +299,7 @@ impl Runtime<'_> {
                             }),
                         };
                         // Not `tell`: the effects of this round come first.
-                        let _ = self.events.send(Event::Report(report));
+                        let _ = self.events.send((self.launches, Event::Report(report)));
                     }
                 },
                 Effect::Execute(run) => {
@@ -369,6 +376,7 @@ impl Runtime<'_> {
             let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
             match orders::send(orders.get_ref().as_fd(), &order, &descriptors) {
                 Err(error) if error.would_block() => {}
+                Err(OrderError::Malformed(_)) => return self.order_too_long(&order),
                 // Its end is noticed elsewhere.
                 _ => return,
             }
@@ -379,6 +387,23 @@ impl Runtime<'_> {
             return;
         }
         self.waiting_orders.push_back((order, descriptor));
+    }
+
+    /// An order that no agent would take: whoever it was for is told.
+    fn order_too_long(&mut self, order: &Order) {
+        let report = match order {
+            Order::Open { stream, .. } => Report::Ended {
+                stream: *stream,
+                status: Some(casemate_wire::ExitStatus::AgentFailed {
+                    reason: "the command is too long".into(),
+                }),
+            },
+            _ => Report::BootFailed {
+                reason: "what `guest` asks for is too long; make its files smaller".into(),
+            },
+        };
+        // Not `tell`: the effects of this round come first.
+        let _ = self.events.send((self.launches, Event::Report(report)));
     }
 
     fn session_log(&self, stream: u32) -> std::io::Result<File> {

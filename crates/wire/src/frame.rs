@@ -232,6 +232,11 @@ impl Decoder {
         Ok(Some(Frame { stream, kind, payload: &self.buffer[payload..payload + len] }))
     }
 
+    /// Whether what comes next begins with these bytes, as far as it is there.
+    pub fn starts_with(&self, bytes: &[u8]) -> bool {
+        self.buffer[self.start..self.end].starts_with(bytes)
+    }
+
     /// Bytes held that are not yet taken as frames.
     pub fn pending(&self) -> usize {
         self.end - self.start

@@ -31,7 +31,7 @@ fn terms() -> Terms {
         stop_deadline: Duration::from_secs(10),
         idle_timeout: None,
         fresh: false,
-        kvm_with_fallback: false,
+        without_kvm: None,
         notes: vec![],
     }
 }
@@ -146,7 +146,7 @@ fn a_guest_that_never_gets_ready_after_its_hello_is_killed_too() {
 
 #[test]
 fn silence_under_kvm_is_answered_with_one_start_without_it() {
-    let mut stage = Stage::new(Terms { kvm_with_fallback: true, ..terms() });
+    let mut stage = Stage::new(Terms { without_kvm: Some(Box::new(terms())), ..terms() });
     stage.tell(Event::Launched);
     stage.run(1);
     let effects = stage.wait(60);
@@ -156,11 +156,67 @@ fn silence_under_kvm_is_answered_with_one_start_without_it() {
     stage.tell(Event::Report(hello()));
     assert_eq!(opened(&stage.tell(Event::Report(Report::Ready))), Some(1));
     // Only once.
-    let mut stage = Stage::new(Terms { kvm_with_fallback: true, ..terms() });
+    let mut stage = Stage::new(Terms { without_kvm: Some(Box::new(terms())), ..terms() });
     stage.tell(Event::Launched);
     stage.wait(60);
     stage.tell(Event::Launched);
     assert!(kills(&stage.wait(60)));
+}
+
+#[test]
+fn a_reset_under_kvm_before_any_word_is_answered_the_same_way() {
+    let terms_without = Terms { boot_deadline: Duration::from_secs(999), ..terms() };
+    let mut stage = Stage::new(Terms { without_kvm: Some(Box::new(terms_without)), ..terms() });
+    stage.tell(Event::Launched);
+    stage.tell(Event::GuestStopped { reset: true });
+    let mut effects = stage.tell(Event::Exited(Role::Vmm, "ended with code 0".into()));
+    effects.extend(stage.tell(Event::Report(Report::PortClosed)));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::RelaunchWithoutKvm)));
+    stage.tell(Event::Launched);
+    assert!(stage.wait(998).is_empty(), "the terms are those without KVM");
+}
+
+#[test]
+fn a_fresh_disposable_nobody_waits_for_any_more_is_ended_at_boot() {
+    let mut stage = Stage::new(Terms { fresh: true, ..terms() });
+    stage.tell(Event::Launched);
+    stage.run(1);
+    assert!(kills(&stage.tell(Event::RequestGone(1))));
+}
+
+#[test]
+fn a_fresh_disposable_takes_one_command_only() {
+    let mut stage = Stage::new(Terms { fresh: true, ..terms() });
+    stage.tell(Event::Launched);
+    stage.run(1);
+    assert_eq!(failure(&stage.run(2), 2), Some(&Failure::Stopping));
+    stage.tell(Event::Report(hello()));
+    stage.tell(Event::Report(Report::Ready));
+    assert_eq!(failure(&stage.run(3), 3), Some(&Failure::Stopping));
+}
+
+#[test]
+fn a_pause_is_no_idleness_and_a_paused_guest_is_asked_before_it_is_stopped() {
+    let idle_timeout = Some(Duration::from_secs(30));
+    let mut stage = Stage::running(Terms { idle_timeout, ..terms() });
+    stage.tell(Event::Request(1, Request::Pause));
+    assert!(stage.wait(1000).is_empty());
+    stage.tell(Event::Request(2, Request::Resume));
+    assert!(stage.wait(29).is_empty());
+    stage.tell(Event::Request(3, Request::Pause));
+    let effects = stage.tell(Event::Request(4, Request::Stop(Stop { force: false })));
+    let [Effect::Execute(true), Effect::Order(Order::Shutdown, None), ..] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+}
+
+#[test]
+fn a_guest_that_talks_without_end_is_cut_off_in_the_log() {
+    let mut stage = Stage::running(terms());
+    let lines: usize = (0..5000)
+        .map(|_| stage.tell(Event::Report(Report::GuestLog { text: "x".into() })).len())
+        .sum();
+    assert_eq!(lines, GUEST_LINES as usize);
 }
 
 #[test]
@@ -393,11 +449,12 @@ proptest! {
     fn everybody_is_answered_once_and_every_life_ends(
         ops in proptest::collection::vec(op(), 0..60),
         fresh: bool,
-        kvm_with_fallback: bool,
+        kvm: bool,
         idle in proptest::option::of(1..50u64),
     ) {
         let idle_timeout = idle.map(Duration::from_secs);
-        let mut stage = Stage::new(Terms { fresh, kvm_with_fallback, idle_timeout, ..terms() });
+        let without_kvm = kvm.then(|| Box::new(Terms { fresh, idle_timeout, ..terms() }));
+        let mut stage = Stage::new(Terms { fresh, without_kvm, idle_timeout, ..terms() });
         let mut asked = std::collections::BTreeSet::new();
         let mut relaunch = false;
         let mut step = |stage: &mut Stage, event: Option<Event>, seconds: u64,

@@ -1,0 +1,118 @@
+//! What the agent does about each control message of the host.
+
+use std::io;
+use std::time::Duration;
+
+use casemate_wire::message::Assembler;
+use casemate_wire::{Boot, FromGuest, FromHost, Init, PROTOCOL_VERSION};
+
+use super::{Agent, Role, since_boot};
+use crate::boot;
+use crate::console::Console;
+use crate::events::{Epoll, Token};
+use crate::handover;
+use crate::scheduling;
+use crate::session::Desk;
+use crate::session::command::Settings;
+use crate::session::table::StreamError;
+use crate::signals::Signals;
+
+impl Agent {
+    /// The first message of a connection.
+    pub(super) fn hello(&mut self) {
+        self.assembler = Assembler::default();
+        let kernel = nix::sys::utsname::uname().ok();
+        let kernel = kernel.map(|kernel| kernel.release().to_string_lossy().into_owned());
+        self.link.out.message(&FromGuest::Hello {
+            protocol: PROTOCOL_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: Vec::new(),
+            kernel: kernel.unwrap_or_default(),
+            booted: self.booted,
+        });
+        self.link.flush(&self.epoll);
+    }
+
+    /// Something that can be done before the host says more.
+    pub(super) fn use_the_wait(&mut self) {
+        if self.role == Role::Init
+            && !self.booted
+            && let Err(error) = boot::identity::loopback_up()
+        {
+            self.log.warn(format!("could not bring the loopback interface up: {error}"));
+        }
+    }
+
+    /// Does what a control message asks.
+    pub(super) fn obey(&mut self, message: FromHost) -> Result<(), StreamError> {
+        match message {
+            FromHost::Boot(boot) if !self.booted && self.role == Role::Init => self.boot(*boot),
+            FromHost::Boot(_) => self.log.warn("the host asked twice to boot"),
+            FromHost::Open { stream, session } => {
+                let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
+                self.sessions.open(stream, &session, &self.settings, &mut at)?;
+            }
+            FromHost::SetClock { nanoseconds } => {
+                if let Err(error) = boot::set_clock(nanoseconds) {
+                    self.log.warn(format!("could not set the clock: {error}"));
+                }
+            }
+            FromHost::Ping { id } => self.link.out.message(&FromGuest::Pong { id }),
+            FromHost::Shutdown => self.stop(),
+        }
+        Ok(())
+    }
+
+    /// Sets the guest up and says how that went.
+    fn boot(&mut self, boot: Boot) {
+        let asked = since_boot();
+        let made = boot::set_up(&boot, &mut self.log);
+        let failure = match (made, boot.init) {
+            (Err(error), _) => Some(error.sentence()),
+            (Ok(()), Init::Systemd) if !handover::is_possible() => {
+                Some("guest.init is \"systemd\", but the image has no /sbin/init".to_owned())
+            }
+            (Ok(()), _) => None,
+        };
+        if let Some(reason) = failure {
+            self.log.critical(&reason);
+            self.link.out.message(&FromGuest::BootFailed { reason });
+            return self.stop();
+        }
+        self.booted = true;
+        self.sessions.use_cgroups();
+        self.settings = Settings { default_user: boot.default_user, environment: boot.environment };
+        if boot.init == Init::Systemd
+            && let Err(error) = self.hand_over()
+        {
+            let reason = format!("could not start the image's init: {error}");
+            self.log.critical(&reason);
+            self.link.out.message(&FromGuest::BootFailed { reason });
+            return self.stop();
+        }
+        if self.role == Role::Init {
+            self.console = boot.console_user.map(Console::new);
+        }
+        self.link.out.message(&FromGuest::Ready);
+        self.link.flush(&self.epoll);
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+        self.log.info(&format!(
+            "ready at {:.1} ms: began at {:.1}, asked to boot at {:.1}",
+            milliseconds(since_boot()),
+            milliseconds(self.started),
+            milliseconds(asked),
+        ));
+    }
+
+    /// Goes on beside the image's own init.
+    fn hand_over(&mut self) -> io::Result<()> {
+        handover::hand_over()?;
+        self.role = Role::Service;
+        scheduling::prefer_batches();
+        // Signal descriptors report to the process that made them known to epoll.
+        self.epoll = Epoll::new()?;
+        self.signals = Signals::new()?;
+        self.epoll.add_read(&self.signals, Token::SIGNALS)?;
+        self.link.watch(&self.epoll)
+    }
+}
