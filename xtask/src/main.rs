@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod docs;
 mod failure;
 mod fuzz;
 mod process;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Arguments),
     /// What CI runs: every check and test.
     Ci,
+    /// Write manual pages, completions and the configuration's reference to target/docs.
+    Docs,
     /// Measure casemate beside what it could be compared with.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::demo(),
         Command::Test(arguments) => test::test(&arguments),
         Command::Ci => test::test(&test::Arguments::default()),
+        Command::Docs => docs::docs(),
         Command::Bench(what) => bench::bench(&what),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
     };

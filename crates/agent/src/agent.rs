@@ -28,7 +28,6 @@ use crate::console::Console;
 use crate::events::{Epoll, Event, Token, Wait};
 use crate::link::{Link, Received, Skipped};
 use crate::log::Log;
-use crate::scheduling;
 use crate::session::Desk;
 use crate::session::command::Settings;
 use crate::session::table::{Sessions, StreamError};
@@ -135,7 +134,6 @@ impl Agent {
             // A lower limit only means fewer sessions.
             let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.min(hard), hard);
         }
-        scheduling::prefer_batches();
         let epoll = Epoll::new()?;
         let signals = Signals::new()?;
         epoll.add_read(&signals, Token::SIGNALS)?;

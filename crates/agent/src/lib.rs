@@ -28,7 +28,6 @@ mod link;
 mod log;
 mod outbox;
 mod port;
-mod scheduling;
 mod session;
 mod shutdown;
 mod signals;

@@ -74,10 +74,6 @@ fn a_command_has_the_streams_arguments_account_and_directory_it_was_promised() {
     let got = text(&ended.stdout).replace("10\n", "");
     assert_eq!(got, expected);
 
-    // The agent's scheduling is its own.
-    let ended = host.run(shell("cut -d' ' -f41 /proc/1/stat /proc/self/stat"), b"");
-    assert_eq!(text(&ended.stdout), "3\n0\n");
-
     let ended = host.run(session(&[]), b"echo $0; shopt -q login_shell && echo login\n");
     assert_eq!(text(&ended.stdout), "-bash\nlogin\n");
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use casemate_host::facts::{self, Sources};
-use casemate_host::sockets;
+use casemate_host::{rundir, sockets};
 use casemate_supervise::control::{ErrorReply, Failure, Progress, Request};
 use casemate_supervise::keeper::{Announcement, socket_path};
 use casemate_supervise::prepare::{Target, World};
@@ -16,7 +16,7 @@ use zlink::tokio::unix::Stream;
 use zlink::{Call, Connection};
 
 use crate::failure::Problem;
-use crate::image;
+use crate::{image, running};
 
 /// How long a supervisor that is starting or ending somewhere else is waited for. The longest stop
 /// is 15 s (the plan's stop deadline) and some.
@@ -29,6 +29,8 @@ pub(crate) struct Supervisor {
     name: String,
     /// Things the user should know, when this process started the supervisor.
     pub(crate) notes: Vec<String>,
+    /// This process started the supervisor.
+    pub(crate) started_here: bool,
 }
 
 /// A reply that may be followed by more.
@@ -57,7 +59,12 @@ impl Supervisor {
                 let stream = Stream::try_from(stream)
                     .map_err(|error| failed(std::io::Error::other(error)))?;
                 let connection = Connection::new(stream);
-                Ok(Some(Self { connection, name: name.into(), notes: Vec::new() }))
+                Ok(Some(Self {
+                    connection,
+                    name: name.into(),
+                    notes: Vec::new(),
+                    started_here: false,
+                }))
             }
             Err(error) => match error.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Ok(None),
@@ -76,17 +83,20 @@ impl Supervisor {
         let begin = Instant::now();
         let mut checked_image = false;
         loop {
-            if let Some(supervisor) = Self::running(world.places.runtime(), &name)? {
-                return Ok(supervisor);
-            }
-            if !checked_image {
+            // Before the socket: connecting to systemd's would start a supervisor that finds no
+            // image.
+            if !checked_image && !running::is_known(world, &name) {
                 checked_image = true;
                 image::ensure(world, target)?;
+            }
+            if let Some(supervisor) = Self::running(world.places.runtime(), &name)? {
+                return Ok(supervisor);
             }
             match start(world, target)? {
                 Announcement::Ready { notes } => {
                     if let Some(mut supervisor) = Self::running(world.places.runtime(), &name)? {
                         supervisor.notes = notes;
+                        supervisor.started_here = true;
                         return Ok(supervisor);
                     }
                 }
@@ -98,10 +108,7 @@ impl Supervisor {
                 }
             }
             if begin.elapsed() > PATIENCE {
-                return Err(Problem::new(format!(
-                    "another supervisor of `{name}` neither answers nor ends"
-                ))
-                .hint("look at its log: casemate logs, or end it: pkill casemate-supervisor"));
+                return Err(stuck(world, &name));
             }
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
@@ -180,6 +187,16 @@ impl Supervisor {
     fn vanished(&self) -> Problem {
         Problem::new(format!("the supervisor of `{}` ended unexpectedly", self.name))
             .hint("its processes ended with it; run the command again")
+    }
+}
+
+/// A supervisor that has the compartment and cannot be talked to.
+fn stuck(world: &World, name: &str) -> Problem {
+    let problem = Problem::new(format!("another supervisor of `{name}` neither answers nor ends"));
+    match rundir::holder(&world.run_directory(name)) {
+        Ok(Some(holder)) => problem
+            .hint(format!("look at its log: casemate logs {name}; end it: kill {}", holder.pid)),
+        _ => problem.hint("try again"),
     }
 }
 

@@ -50,7 +50,7 @@ fn build_if_needed(
         && !force
     {
         if say_if_there {
-            println!("image `{name}` is up to date: {}", short(&image.digest.to_string()));
+            outln!("image `{name}` is up to date: {}", short(&image.digest.to_string()));
         }
         return Ok(());
     }
@@ -140,7 +140,7 @@ fn list(world: &World, form: Json) -> Result<u8, Problem> {
     if form.json {
         return print_json(&rows);
     }
-    println!("{:<20}  {:<16}  {:<10}  SIZE", "NAME", "DIGEST", "STATE");
+    outln!("{:<20}  {:<16}  {:<10}  SIZE", "NAME", "DIGEST", "STATE");
     for row in rows {
         let digest = row["digest"].as_str().map_or("-", short);
         let state = match (row["digest"].is_null(), row["up-to-date"].as_bool()) {
@@ -149,7 +149,7 @@ fn list(world: &World, form: Json) -> Result<u8, Problem> {
             _ => "outdated",
         };
         let size = row["root-bytes"].as_u64().map_or_else(String::new, mebibytes);
-        println!("{:<20}  {digest:<16}  {state:<10}  {size}", row["name"].as_str().unwrap_or("-"));
+        outln!("{:<20}  {digest:<16}  {state:<10}  {size}", row["name"].as_str().unwrap_or("-"));
     }
     Ok(0)
 }
@@ -172,15 +172,15 @@ fn show(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
     if arguments.json {
         return print_json(&value);
     }
-    println!("{name}");
-    println!("  digest     {}", image.digest);
-    println!("  directory  {}", image.directory.display());
-    println!("  root       {}", mebibytes(size_of(&image.root())));
-    println!(
+    outln!("{name}");
+    outln!("  digest     {}", image.digest);
+    outln!("  directory  {}", image.directory.display());
+    outln!("  root       {}", mebibytes(size_of(&image.root())));
+    outln!(
         "  kernel     {} ({})",
         image.manifest.kernel_release,
         mebibytes(size_of(&image.kernel()))
     );
-    println!("  packages   {}", image.manifest.packages.len());
+    outln!("  packages   {}", image.manifest.packages.len());
     Ok(0)
 }

@@ -3,6 +3,9 @@
 //! Parses the command line, hands each command to its module, prints what fails. It keeps nothing:
 //! a running compartment belongs to its supervisor ([`casemate_supervise`]).
 
+#[macro_use]
+mod output;
+
 mod arguments;
 mod connect;
 mod console;
@@ -44,12 +47,9 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
     let verbose = arguments.verbose;
     let world = match &arguments.command {
         Command::Completions { shell } => {
-            clap_complete::generate(
-                *shell,
-                &mut Arguments::command(),
-                "casemate",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "casemate", &mut script);
+            out!("{}", String::from_utf8_lossy(&script));
             return Ok(0);
         }
         Command::Man { directory } => return manual::write(directory),
@@ -96,6 +96,6 @@ fn say_notes(notes: &[String]) {
 fn print_json(value: &impl serde::Serialize) -> Result<u8, Problem> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Problem::new("could not print JSON").because(&error))?;
-    println!("{text}");
+    outln!("{text}");
     Ok(0)
 }

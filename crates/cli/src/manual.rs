@@ -16,6 +16,6 @@ pub(crate) fn write(directory: &Path) -> Result<u8, Problem> {
     let mut command = Arguments::command();
     command.build();
     clap_mangen::generate_to(command, directory).map_err(failed)?;
-    println!("{}", directory.display());
+    outln!("{}", directory.display());
     Ok(0)
 }

@@ -60,9 +60,14 @@ pub(crate) fn run(world: &World, arguments: &Run, verbose: bool) -> Result<u8, P
         Target::Declared(arguments.name.clone())
     };
     crate::event_loop()?.block_on(async {
+        let mut target = target;
         for _ in 0..ATTEMPTS {
             match attempt(world, &target, &wanted, verbose).await? {
                 Attempt::Code(code) => return Ok(code),
+                // Another call drew the same number first.
+                Attempt::Again if arguments.disposable => {
+                    target = fresh(world, &arguments.name)?;
+                }
                 Attempt::Again => {}
             }
         }
@@ -150,6 +155,9 @@ async fn attempt(
 ) -> Result<Attempt, Problem> {
     let name = target.name();
     let mut supervisor = Supervisor::of(world, target).await?;
+    if matches!(target, Target::Fresh { .. }) && !supervisor.started_here {
+        return Ok(Attempt::Again);
+    }
     say_notes(&supervisor.notes);
     let console = if verbose { console::show(world, &name).await.ok() } else { None };
     let request = Request::Run(Box::new(wanted.clone()));
@@ -179,7 +187,7 @@ async fn detached(supervisor: &mut Supervisor, name: &str) -> Result<Attempt, Pr
             Ok(Answer { value, more: true }) => state = value.state,
             Ok(Answer { value, more: false }) => {
                 progress.clear();
-                println!("{}", value.session.unwrap_or_default());
+                outln!("{}", value.session.unwrap_or_default());
                 return Ok(Attempt::Code(0));
             }
             Err(Failure::Stopping) => {
@@ -205,6 +213,8 @@ async fn attached(
     let mut session = None;
     let mut signals = None;
     let mut raw = None;
+    // Its last answer was given; what the session still says is on its socket.
+    let mut answered = false;
     loop {
         let started = signals.is_some();
         tokio::select! {
@@ -237,17 +247,20 @@ async fn attached(
                     return lost(supervisor, name, started).await;
                 }
             },
-            answer = supervisor.receive::<control::Progress>() => match answer? {
-                Ok(Answer { value, .. }) => {
+            answer = supervisor.receive::<control::Progress>(), if !answered => match answer {
+                Ok(Ok(Answer { value, more })) => {
                     state = value.state;
                     session = value.session.or(session);
+                    answered = !more;
                 }
-                Err(Failure::Stopping) if !started => {
+                // The supervisor has gone: the session's socket will end, after what is left in it.
+                Err(_) => answered = true,
+                Ok(Err(Failure::Stopping)) if !started => {
                     progress.clear();
                     supervisor.closed().await;
                     return Ok(Attempt::Again);
                 }
-                Err(failure) => {
+                Ok(Err(failure)) => {
                     progress.clear();
                     drop(raw);
                     return Err(Problem::answered(name, failure));

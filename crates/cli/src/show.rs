@@ -46,7 +46,7 @@ pub(crate) fn list(world: &World, form: Json) -> Result<u8, Problem> {
     if form.json {
         return print_json(&rows);
     }
-    print!("{}", table(&rows));
+    out!("{}", table(&rows));
     let mut notes: Vec<String> = statuses.into_iter().flat_map(|status| status.notes).collect();
     notes.sort();
     notes.dedup();
@@ -161,20 +161,20 @@ pub(crate) fn status(world: &World, arguments: &NameJson) -> Result<u8, Problem>
     if arguments.json {
         return print_json(&status);
     }
-    println!("{}: {} for {} s", status.name, status.state, status.uptime);
-    println!("  engine      qemu ({})", status.acceleration);
-    println!("  image       {}", status.image);
+    outln!("{}: {} for {} s", status.name, status.state, status.uptime);
+    outln!("  engine      qemu ({})", status.acceleration);
+    outln!("  image       {}", status.image);
     if let (Some(agent), Some(kernel)) = (&status.agent, &status.kernel) {
-        println!("  guest       kernel {kernel}, agent {agent}");
+        outln!("  guest       kernel {kernel}, agent {agent}");
     }
-    println!("  supervisor  process {}", status.supervisor_pid);
+    outln!("  supervisor  process {}", status.supervisor_pid);
     for process in &status.processes {
-        println!("  {:<10}  process {}", process.role, process.pid);
+        outln!("  {:<10}  process {}", process.role, process.pid);
     }
-    println!("  sessions    {}", status.sessions.len());
+    outln!("  sessions    {}", status.sessions.len());
     for session in &status.sessions {
         let kind = if session.detached { ", detached" } else { "" };
-        println!("    {:>4}  {} ({} s{kind})", session.session, session.command, session.age);
+        outln!("    {:>4}  {} ({} s{kind})", session.session, session.command, session.age);
     }
     say_notes(&status.notes);
     Ok(0)
@@ -186,10 +186,10 @@ fn stopped(world: &World, name: &str, json: bool) -> Result<u8, Problem> {
     if json {
         return print_json(&serde_json::json!({ "name": name, "state": state, "last": last }));
     }
-    println!("{name}: {state}");
+    outln!("{name}: {state}");
     if let Some(last) = last {
         let ago = casemate_host::clock::now_ns().saturating_sub(last.ended) / 1_000_000_000;
-        println!("  ended       {ago} s ago: {}", last.reason);
+        outln!("  ended       {ago} s ago: {}", last.reason);
     }
     Ok(0)
 }
@@ -200,7 +200,7 @@ pub(crate) fn plan(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
     if arguments.json {
         return print_json(&prepared.plan);
     }
-    print!("{}", casemate_plan::print(&prepared.plan));
+    out!("{}", casemate_plan::print(&prepared.plan));
     Ok(0)
 }
 
@@ -234,9 +234,9 @@ pub(crate) fn check(world: &World, arguments: &Check) -> Result<u8, Problem> {
     let settings = world.settings();
     let errors = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     if errors == 0 {
-        println!("the configuration is valid: {} compartments", settings.compartments.len());
+        outln!("the configuration is valid: {} compartments", settings.compartments.len());
     } else {
-        println!(
+        outln!(
             "{errors} errors; {} compartments are usable, {} are not",
             settings.compartments.len(),
             settings.broken.len()
@@ -251,7 +251,7 @@ pub(crate) fn describe_configuration(arguments: &Check) -> Option<Result<u8, Pro
         return Some(print_json(&casemate_config::json_schema()));
     }
     arguments.reference.then(|| {
-        print!("{}", casemate_config::reference_markdown());
+        out!("{}", casemate_config::reference_markdown());
         Ok(0)
     })
 }

@@ -15,7 +15,7 @@ pub(crate) fn units(world: &World, output: Option<&Path>) -> Result<u8, Problem>
     let units = [("casemate@.socket", socket(world)), ("casemate@.service", service(world)?)];
     let Some(directory) = output else {
         for (name, text) in units {
-            println!("# {name}\n{text}");
+            outln!("# {name}\n{text}");
         }
         return Ok(0);
     };
@@ -25,7 +25,7 @@ pub(crate) fn units(world: &World, output: Option<&Path>) -> Result<u8, Problem>
         std::fs::write(&path, text).map_err(|error| {
             Problem::new(format!("could not write {}", path.display())).because(&error)
         })?;
-        println!("{}", path.display());
+        outln!("{}", path.display());
     }
     let autostart: Vec<String> = world
         .settings()

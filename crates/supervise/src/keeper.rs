@@ -20,6 +20,7 @@ use casemate_plan::Step;
 use serde::{Deserialize, Serialize};
 
 use crate::chain;
+use crate::control::Failure;
 use crate::life::Outcome;
 use crate::prepare::{PrepareError, Prepared, Target, World};
 use crate::runtime::{self, Assignment};
@@ -91,7 +92,11 @@ pub fn keep(start: Start) -> ExitCode {
     // Away from the terminal of whoever started it. It fails only for a group leader, as one
     // started by hand or by systemd is, and those need no other session.
     let _ = nix::unistd::setsid();
-    match keep_claimed(&start) {
+    let activated = activated_socket();
+    close_inherited(activated.as_ref());
+    // A copy for the case that nobody else will answer whoever connects.
+    let refusing = activated.as_ref().and_then(|socket| socket.try_clone().ok());
+    match keep_claimed(&start, activated) {
         Ok(code) => code,
         Err(Trouble::Taken) => {
             announce(&Announcement::Taken);
@@ -99,7 +104,10 @@ pub fn keep(start: Start) -> ExitCode {
         }
         Err(Trouble::Failed { error, hint, code }) => {
             eprintln!("casemate-supervisor: {error}");
-            announce(&Announcement::Failed { error, hint, code });
+            announce(&Announcement::Failed { error: error.clone(), hint: hint.clone(), code });
+            if let Some(socket) = refusing {
+                refuse_clients(socket, &error, hint);
+            }
             ExitCode::from(code)
         }
     }
@@ -129,8 +137,7 @@ fn trouble(what: &str, error: &dyn std::error::Error) -> Trouble {
     Trouble::Failed { error: format!("{what}: {}", chain(error)), hint: None, code: 1 }
 }
 
-fn keep_claimed(start: &Start) -> Result<ExitCode, Trouble> {
-    let activated = activated_socket();
+fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, Trouble> {
     let world = World::load(start.config.as_deref())?;
     world.places.make_runtime().map_err(PrepareError::from)?;
     let prepared = world.prepare(&start.target)?;
@@ -322,6 +329,41 @@ fn keep_last_run(world: &World, name: &str, last: LastRun) {
         .and_then(|()| durable::store(&path, &last).map_err(|error| chain(&error)));
     if let Err(error) = kept {
         tracing::warn!("could not keep how it ended: {error}");
+    }
+}
+
+/// Closes what whoever started this process had open: a lock or a pipe of his must not stay held
+/// for as long as the compartment runs.
+#[expect(unsafe_code, reason = "close_range(2) has no safe wrapper")]
+fn close_inherited(activated: Option<&OwnedFd>) {
+    let first = match activated {
+        Some(_) => FIRST_ACTIVATED + 1,
+        None => FIRST_ACTIVATED,
+    };
+    // SAFETY: this is the beginning of the process; nothing of it has opened a descriptor yet but
+    // the activated socket, which is spared. A kernel without the call leaves them open.
+    unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Tells the clients of an activated socket why there is no compartment; systemd would otherwise
+/// start one supervisor after the other for the same unanswered connection.
+fn refuse_clients(socket: OwnedFd, error: &str, hint: Option<String>) {
+    use std::io::Read;
+    let listener = UnixListener::from(socket);
+    let failure = Failure::Ended { reason: error.to_owned(), hint };
+    let mut reply = serde_json::to_vec(&failure.to_reply()).unwrap_or_default();
+    reply.push(0);
+    if listener.set_nonblocking(true).is_err() {
+        return;
+    }
+    // Those that wait already; who comes later starts the next try.
+    while let Ok((mut client, _)) = listener.accept() {
+        let patience = Some(std::time::Duration::from_secs(1));
+        let _ = client.set_nonblocking(false);
+        let _ = client.set_read_timeout(patience);
+        let _ = client.set_write_timeout(patience);
+        let _ = client.read(&mut [0; 4096]);
+        let _ = client.write_all(&reply);
     }
 }
 

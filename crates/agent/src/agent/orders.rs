@@ -11,7 +11,6 @@ use crate::boot;
 use crate::console::Console;
 use crate::events::{Epoll, Token};
 use crate::handover;
-use crate::scheduling;
 use crate::session::Desk;
 use crate::session::command::Settings;
 use crate::session::table::StreamError;
@@ -108,7 +107,6 @@ impl Agent {
     fn hand_over(&mut self) -> io::Result<()> {
         handover::hand_over()?;
         self.role = Role::Service;
-        scheduling::prefer_batches();
         // Signal descriptors report to the process that made them known to epoll.
         self.epoll = Epoll::new()?;
         self.signals = Signals::new()?;

@@ -1,0 +1,133 @@
+//! `cargo xtask bench`: casemate beside what it could be compared with, in one run.
+//!
+//! Everything is measured on the same machine within minutes, casemate and its measure taking
+//! turns, so that other load falls on both. What cannot be measured is said, never guessed.
+
+mod bare;
+mod casemate;
+mod cpio;
+mod others;
+mod pipe;
+mod processes;
+mod samples;
+mod size;
+mod start;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::build::{build, target_directory};
+use crate::steps::seconds;
+use bare::Bare;
+use casemate::Casemate;
+use table::Figure;
+
+/// What to measure.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Bench {
+    /// `casemate run`: start, calls, throughput, memory, stop.
+    Run(Arguments),
+}
+
+/// Options of `cargo xtask bench run`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// Starts of each kind; the figures are medians.
+    #[arg(long, default_value_t = 7)]
+    starts: usize,
+    /// Calls of `casemate run` in a running compartment.
+    #[arg(long, default_value_t = 200)]
+    calls: usize,
+    /// MiB through the pipe in each of the transfers.
+    #[arg(long, default_value_t = 128)]
+    mebibytes: usize,
+}
+
+/// Measured numbers by name, for the JSON.
+type Raw = serde_json::Map<String, Value>;
+
+/// What the measurements need.
+struct Bed {
+    casemate: Casemate,
+    bare: Bare,
+    /// Short-lived files, sockets among them.
+    folder: PathBuf,
+    /// Milliseconds of a call in a running compartment, once measured.
+    call: f64,
+    figures: Vec<Figure>,
+    raw: Raw,
+}
+
+/// Measures.
+pub(crate) fn bench(what: &Bench) -> Result<()> {
+    let Bench::Run(arguments) = what;
+    let begin = Instant::now();
+    build()?;
+    processes::adopt()?;
+    let folder = target_directory().join("bench");
+    fs::create_dir_all(&folder)?;
+    // Sockets have short paths.
+    let short = tempfile::tempdir()?;
+    let casemate = Casemate::new(short.path())?;
+    casemate.image()?;
+    let plan = casemate.plan()?;
+    casemate.end_all()?;
+    let bare = Bare::new(&plan, short.path())?;
+    let mut bed = Bed {
+        casemate,
+        bare,
+        folder: short.path().to_owned(),
+        call: f64::NAN,
+        figures: Vec::new(),
+        raw: Raw::new(),
+    };
+    let measured = measure(&mut bed, arguments);
+    // Whatever happened, nothing shall go on running.
+    bed.casemate.end_all()?;
+    measured?;
+
+    let acceleration = plan["acceleration"].as_str().unwrap_or("unknown").to_uppercase();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "\n{acceleration}, {} processors, load now {}, medians of {} starts, {} calls, {}\n",
+        std::thread::available_parallelism().map_or(1, usize::from),
+        load.split(' ').next().unwrap_or("unknown"),
+        arguments.starts,
+        arguments.calls,
+        seconds(begin.elapsed())
+    );
+    print!("{}", table::table(&bed.figures));
+    let report = json!({
+        "acceleration": acceleration,
+        "starts": arguments.starts,
+        "calls": arguments.calls,
+        "figures": table::json(&bed.figures),
+        "samples": bed.raw,
+    });
+    let file = folder.join("run.json");
+    fs::write(&file, serde_json::to_string_pretty(&report)?)
+        .with_context(|| format!("could not write {}", file.display()))?;
+    println!("\n{}", file.display());
+    Ok(())
+}
+
+fn measure(bed: &mut Bed, arguments: &Arguments) -> Result<()> {
+    start::starts_and_stops(bed, arguments.starts)?;
+    pipe::calls(bed, arguments.calls)?;
+    others::podman(bed, arguments.calls)?;
+    others::ssh(bed, arguments.calls)?;
+    pipe::throughput(bed, arguments.mebibytes)?;
+    size::list(bed, arguments.calls)?;
+    size::memory(bed)?;
+    size::programs(bed)
+}
+
+/// Says what is being measured, on a line of its own.
+fn now(what: &str) {
+    println!("measuring {what} …");
+}

@@ -1,0 +1,187 @@
+//! What has to be installed before anything can run: one table, what of it is missing, and getting
+//! it there with the distribution's package manager.
+//!
+//! Root installs at once; others are shown the line with `sudo` and asked.
+
+mod apt;
+mod ask;
+pub(crate) mod subordinate;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::failure::HostNotReady;
+use crate::process::{find, is_root};
+
+/// Something that must be there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    /// A program, or an absolute path.
+    pub(crate) program: &'static str,
+    /// The Debian package that has it.
+    pub(crate) package: &'static str,
+    /// Fedora's.
+    fedora: &'static str,
+    /// The attribute in nixpkgs.
+    nix: &'static str,
+    /// What it is for.
+    pub(crate) why: &'static str,
+}
+
+const fn need(
+    program: &'static str,
+    package: &'static str,
+    [fedora, nix]: [&'static str; 2],
+    why: &'static str,
+) -> Need {
+    Need { program, package, fedora, nix, why }
+}
+
+/// Needed to build images and run compartments.
+pub(crate) const RUN: [Need; 10] = [
+    need(QEMU.0, QEMU.1, QEMU.2, "runs the virtual machines"),
+    need(
+        "mmdebstrap",
+        "mmdebstrap",
+        ["mmdebstrap", "mmdebstrap"],
+        "unpacks Debian packages into an image",
+    ),
+    need("mkfs.erofs", "erofs-utils", ["erofs-utils", "erofs-utils"], "packs the image, read-only"),
+    need(
+        "apt-get",
+        "apt",
+        ["apt", "apt"],
+        "fetches the image's packages and checks their signatures",
+    ),
+    need("dpkg", "dpkg", ["dpkg", "dpkg"], "unpacks them"),
+    need(
+        KEYRING,
+        "debian-archive-keyring",
+        ["debian-keyring", "debian-archive-keyring"],
+        "the keys of those signatures",
+    ),
+    need(
+        "newuidmap",
+        "uidmap",
+        ["shadow-utils", "shadow"],
+        "gives an ordinary user's jails ids of their own",
+    ),
+    need(
+        "setpriv",
+        "util-linux",
+        ["util-linux", "util-linux"],
+        "ends an image build's programs with it",
+    ),
+    need("timeout", "coreutils", ["coreutils", "coreutils"], "likewise"),
+    need(
+        STATIC_LIBC,
+        "libc6-dev",
+        ["glibc-static", "glibc.static"],
+        "links the guest's agent statically",
+    ),
+];
+
+/// Needed by the tests alone.
+pub(crate) const TEST: [Need; 4] = [
+    need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
+    need(
+        "systemd-analyze",
+        "systemd",
+        ["systemd", "systemd"],
+        "checks the systemd units, and activates sockets",
+    ),
+    need(
+        "runuser",
+        "util-linux",
+        ["util-linux", "util-linux"],
+        "becomes the ordinary user of the tests",
+    ),
+    need("useradd", "passwd", ["shadow-utils", "shadow"], "makes that user"),
+];
+
+/// Found by asking the C compiler that Rust links with.
+const STATIC_LIBC: &str = "libc.a";
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+#[cfg(target_arch = "x86_64")]
+const QEMU: (&str, &str, [&str; 2]) =
+    ("qemu-system-x86_64", "qemu-system-x86", ["qemu-system-x86-core", "qemu"]);
+#[cfg(target_arch = "aarch64")]
+const QEMU: (&str, &str, [&str; 2]) =
+    ("qemu-system-aarch64", "qemu-system-arm", ["qemu-system-aarch64-core", "qemu"]);
+#[cfg(target_arch = "riscv64")]
+const QEMU: (&str, &str, [&str; 2]) =
+    ("qemu-system-riscv64", "qemu-system-misc", ["qemu-system-riscv-core", "qemu"]);
+
+impl Need {
+    fn is_there(&self) -> bool {
+        match self.program {
+            STATIC_LIBC => has_static_libc(),
+            path if path.starts_with('/') => Path::new(path).exists(),
+            program => find(program).is_some(),
+        }
+    }
+}
+
+/// Makes sure that all of it is there: installs what is missing, or says what to type and fails
+/// with [`HostNotReady`].
+pub(crate) fn ensure_installed(needs: &[Need]) -> Result<()> {
+    let missing: Vec<Need> = needs.iter().filter(|need| !need.is_there()).copied().collect();
+    if missing.is_empty() {
+        println!("all {} programs and files that are needed are there", needs.len());
+        return subordinate::ensure();
+    }
+    println!("missing:");
+    for need in &missing {
+        println!("  {:<22} {:<24} {}", need.program, need.package, need.why);
+    }
+    if find("apt-get").is_some() && find("dpkg").is_some() {
+        let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+        packages.sort_unstable();
+        packages.dedup();
+        apt::install(&packages)?;
+    } else {
+        return Err(HostNotReady(advice(&missing)).into());
+    }
+    let still: Vec<&str> =
+        missing.iter().filter(|need| !need.is_there()).map(|need| need.program).collect();
+    ensure!(still.is_empty(), "installed, and yet not there: {}", still.join(", "));
+    subordinate::ensure()
+}
+
+/// Says what is missing that only some tests need.
+pub(crate) fn mention_missing(needs: &[Need]) {
+    for need in needs.iter().filter(|need| !need.is_there()) {
+        println!("not there: {} ({}), which {}", need.program, need.package, need.why);
+    }
+}
+
+/// `cc -print-file-name` answers with a path for what it finds, else with what it was asked.
+fn has_static_libc() -> bool {
+    let asked = Command::new("cc").arg(format!("-print-file-name={STATIC_LIBC}")).output();
+    asked.is_ok_and(|answer| answer.stdout.starts_with(b"/"))
+}
+
+/// What to type where we do not install by ourselves.
+fn advice(missing: &[Need]) -> String {
+    let list = |name: fn(&Need) -> &'static str| {
+        let mut names: Vec<&str> = missing.iter().map(name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(" ")
+    };
+    if find("dnf").is_some() {
+        let sudo = if is_root() { "" } else { "sudo " };
+        format!("install what is missing: {sudo}dnf install {}", list(|need| need.fedora))
+    } else if find("nix-shell").is_some() {
+        format!("enter a shell that has it: nix-shell -p {}", list(|need| need.nix))
+    } else {
+        format!(
+            "install what is missing with your package manager; Debian's names are: {}",
+            list(|need| need.package)
+        )
+    }
+}
