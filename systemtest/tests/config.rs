@@ -66,12 +66,12 @@ fn folder_of_drop_ins_is_one_configuration() {
     let folder = world.path("casemate.d");
     fs::create_dir(&folder).expect("made");
     fs::write(folder.join("10-one.toml"), "[compartment.one]\nmemory = 256\n").expect("written");
-    fs::write(folder.join("20-two.json"), "{\"compartment\": {\"two\": {\"cpus\": 1}}}").expect("written");
+    fs::write(folder.join("20-two.json"), "{\"compartment\": {\"two\": {\"cpus\": 1}}}")
+        .expect("written");
     fs::write(folder.join(".hidden.toml"), "not toml").expect("written");
     fs::write(folder.join("notes.txt"), "not toml").expect("written");
-    let call = |arguments: &[&str]| {
-        world.program("casemate").arg("--config").arg(&folder).args(arguments)
-    };
+    let call =
+        |arguments: &[&str]| world.program("casemate").arg("--config").arg(&folder).args(arguments);
     call(&["check"]).done().ok();
     let list = call(&["list", "--json"]).done().ok().json();
     let names: Vec<_> =
@@ -102,9 +102,12 @@ fn json_form_says_the_same() {
     let world = World::new(here!(), "");
     let file = world.path("casemate.json");
     let name = world.name();
-    let text = format!("{{\"compartment\": {{\"{name}\": {{\"memory\": 256, \"cpus\": 1, \"disposable\": true}}}}}}");
+    let text = format!(
+        "{{\"compartment\": {{\"{name}\": {{\"memory\": 256, \"cpus\": 1, \"disposable\": true}}}}}}"
+    );
     fs::write(&file, text).expect("written");
-    let call = |arguments: &[&str]| world.program("casemate").arg("--config").arg(&file).args(arguments);
+    let call =
+        |arguments: &[&str]| world.program("casemate").arg("--config").arg(&file).args(arguments);
     call(&["check"]).done().ok();
     assert_eq!(call(&["run", name, "--", "echo", "json"]).done().ok().text(), "json");
     call(&["stop", "--force", name]).done().ok();

@@ -65,10 +65,19 @@ fn activate(world: &World, activator: &Path) -> systemtest::Background {
         .arg("--listen")
         .arg(&socket)
         // It hands nothing on but what it is told to.
-        .args(["HOME", "PATH", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"]
+        .args(
+            [
+                "HOME",
+                "PATH",
+                "XDG_DATA_HOME",
+                "XDG_STATE_HOME",
+                "XDG_CACHE_HOME",
+                "XDG_RUNTIME_DIR",
+            ]
             .iter()
             .filter(|name| std::env::var_os(name).is_some() || !systemtest::is_root())
-            .map(|name| format!("--setenv={name}")))
+            .map(|name| format!("--setenv={name}")),
+        )
         .arg(systemtest::programs::program("casemate-supervisor"))
         .arg("--config")
         .arg(world.config())

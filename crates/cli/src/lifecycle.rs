@@ -11,6 +11,9 @@ use crate::failure::Problem;
 use crate::progress::Progress;
 use crate::{console, event_loop, running, say_notes};
 
+/// Times a supervisor that ends without an answer is replaced.
+const ATTEMPTS: u32 = 2;
+
 /// Starts compartments; the first that fails is reported after the others were tried.
 pub(crate) fn start(world: &World, names: &[String], verbose: bool) -> Result<u8, Problem> {
     each(names, |name| {
@@ -23,15 +26,26 @@ pub(crate) fn start(world: &World, names: &[String], verbose: bool) -> Result<u8
 pub(crate) async fn start_one(world: &World, name: &str, verbose: bool) -> Result<(), Problem> {
     let target = Target::Declared(name.into());
     let mut progress = Progress::new(format!("starting `{name}`"));
+    let mut attempts = 0;
     loop {
         let mut supervisor = Supervisor::of(world, &target).await?;
         say_notes(&supervisor.notes);
         let _console = if verbose { console::show(world, name).await.ok() } else { None };
-        supervisor.send(&Request::Start, vec![], true).await?;
         let mut state = String::new();
+        if supervisor.send(&Request::Start, vec![], true).await.is_err() {
+            attempts += 1;
+            continue;
+        }
         loop {
             let answer = tokio::select! {
-                answer = supervisor.receive::<State>() => answer?,
+                answer = supervisor.receive::<State>() => match answer {
+                    // It was just ending, or was killed: once more.
+                    Err(_) if attempts < ATTEMPTS => {
+                        attempts += 1;
+                        break;
+                    }
+                    other => other?,
+                },
                 () = tokio::time::sleep(Duration::from_millis(500)) => {
                     progress.tick(&state);
                     continue;

@@ -166,7 +166,9 @@ async fn attempt(
         return detached(&mut supervisor, &name).await;
     }
     let (ours, theirs) = UnixStream::pair()?;
-    supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await?;
+    if supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await.is_err() {
+        return Ok(Attempt::Again);
+    }
     let outcome = attached(world, &mut supervisor, &name, wanted, ours).await;
     drop(console);
     outcome
@@ -244,7 +246,8 @@ async fn attached(
                 Some(News::End(End::Lost)) | None => {
                     progress.clear();
                     drop(raw);
-                    return lost(supervisor, name, started).await;
+                    let opened = started || session.is_some();
+                    return lost(supervisor, name, opened).await;
                 }
             },
             answer = supervisor.receive::<control::Progress>(), if !answered => match answer {
@@ -311,7 +314,8 @@ fn watch_size() -> std::io::Result<UnixStream> {
 }
 
 /// The session's socket was closed without an exit status: the supervisor knows why.
-async fn lost(supervisor: &mut Supervisor, name: &str, started: bool) -> Result<Attempt, Problem> {
+/// One that was never opened may be tried again: it met a supervisor that was just ending.
+async fn lost(supervisor: &mut Supervisor, name: &str, opened: bool) -> Result<Attempt, Problem> {
     let words = async {
         loop {
             match supervisor.receive::<control::Progress>().await? {
@@ -322,10 +326,11 @@ async fn lost(supervisor: &mut Supervisor, name: &str, started: bool) -> Result<
         }
     };
     match tokio::time::timeout(LAST_WORDS, words).await {
-        Ok(Ok(Some(Failure::Stopping))) if !started => {
+        Ok(Ok(Some(Failure::Stopping))) if !opened => {
             supervisor.closed().await;
             Ok(Attempt::Again)
         }
+        Ok(Err(_)) if !opened => Ok(Attempt::Again),
         Ok(Ok(Some(failure))) => Err(Problem::answered(name, failure)),
         Ok(Err(problem)) => Err(problem),
         Ok(Ok(None)) | Err(_) => Err(Problem::new(format!("the session in `{name}` was ended"))),

@@ -49,16 +49,22 @@ pub fn find(
     let name = format!("qemu-system-{}", name_of(architecture));
     let is_program = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let path = match configured {
-        Some(path) => Some(path.to_owned()).filter(is_program),
-        None => std::env::split_paths(search_path)
-            .filter(|directory| directory.is_absolute())
-            .map(|directory| directory.join(&name))
-            .chain([PathBuf::from(QEMU_KVM)])
-            .find(is_program),
+        Some(path) if path.is_absolute() => Some(path.to_owned()).filter(is_program),
+        Some(name) => search(search_path, name).find(is_program),
+        None => {
+            search(search_path, Path::new(&name)).chain([PathBuf::from(QEMU_KVM)]).find(is_program)
+        }
     }?;
     let version = version(&path, cache)?;
     let data_directories = data_directories(&path);
     Some(QemuFacts { path, version, data_directories })
+}
+
+/// Where a program of this name may be.
+fn search<'a>(search_path: &'a OsStr, name: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
+    std::env::split_paths(search_path)
+        .filter(|directory| directory.is_absolute())
+        .map(move |directory| directory.join(name))
 }
 
 /// QEMU's name of an architecture where it differs from the kernel's.

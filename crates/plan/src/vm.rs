@@ -50,7 +50,7 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
                 .into(),
         });
     }
-    let qemu = qemu_of(facts)?;
+    let qemu = qemu_of(request, facts)?;
     let (acceleration, reason) = acceleration(request, facts, qemu)?;
     let notes = reason.iter().map(|reason| HostFacts::tcg_warning(reason)).collect();
     let kvm = matches!(acceleration, Acceleration::Kvm(_));
@@ -99,8 +99,15 @@ pub fn available(compartment: &Compartment, engine: &EngineSettings) -> Result<(
     Err(Refusal::NotAvailableYet { compartment: compartment.name.to_string(), features })
 }
 
-fn qemu_of(facts: &HostFacts) -> Result<&QemuFacts, Refusal> {
+fn qemu_of<'f>(request: &Request<'_>, facts: &'f HostFacts) -> Result<&'f QemuFacts, Refusal> {
     let Some(qemu) = &facts.qemu else {
+        if let Some(binary) = &request.engine.binary {
+            let binary = binary.as_path().display();
+            return Err(Refusal::HostNotReady {
+                what: format!("`binary` in [engine.qemu] is {binary}, which is no QEMU that runs"),
+                hint: "correct it, or remove it to use the QEMU in PATH".into(),
+            });
+        }
         return Err(Refusal::HostNotReady {
             what: format!("QEMU is not installed (no qemu-system-{})", facts.architecture),
             hint: "install the package `qemu-system-x86`, or set `binary` in [engine.qemu]".into(),

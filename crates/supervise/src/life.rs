@@ -157,6 +157,8 @@ pub struct Life {
     alive: Vec<Role>,
     idle_since: Option<Instant>,
     had_session: bool,
+    /// Somebody asked for the end.
+    stop_wanted: bool,
     guest_shuts_down: bool,
     /// Lines it may still write to the log.
     guest_lines: u32,
@@ -182,6 +184,7 @@ impl Life {
             alive: Vec::new(),
             idle_since: None,
             had_session: false,
+            stop_wanted: false,
             guest_shuts_down: false,
             guest_lines: GUEST_LINES,
             guest_reset: None,
@@ -212,7 +215,10 @@ impl Life {
             Event::PortOpened(false) if self.agent.is_some() => self.order(Order::PortReopened),
             Event::PortOpened(_) => {}
             Event::Exited(role, how) => self.exited(role, &how, now),
-            Event::Terminate => self.stop("casemate-supervisor was asked to end", false, now),
+            Event::Terminate => {
+                self.stop_wanted = true;
+                self.stop("its supervisor was asked to end", false, now);
+            }
             Event::Deadline => self.deadline_passed(now),
         }
         std::mem::take(&mut self.effects)
@@ -316,6 +322,7 @@ impl Life {
                 if self.outcome().is_some() {
                     self.reply_stopped();
                 } else {
+                    self.stop_wanted = true;
                     self.stop("it was asked to stop", stop.force, now);
                 }
             }
@@ -633,7 +640,8 @@ impl Life {
             },
             hint: None,
         };
-        let planned = matches!(outcome, Outcome::Stopped { .. });
+        // What ended by itself may be started again; what somebody stopped stays stopped.
+        let planned = matches!(outcome, Outcome::Stopped { .. }) && !self.stop_wanted;
         self.state = State::Stopping { deadline, outcome, killed };
         for (id, _) in std::mem::take(&mut self.waiting) {
             // It never ran anything of theirs: they may simply ask again.

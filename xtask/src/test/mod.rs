@@ -55,7 +55,9 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     steps.step("what has to be installed", || {
         ensure_installed(&setup::RUN)?;
         if is_root() {
-            return ensure_installed(&setup::TEST);
+            ensure_installed(&setup::TEST)?;
+            ordinary::user()?;
+            return Ok(());
         }
         setup::mention_missing(&setup::TEST);
         Ok(())

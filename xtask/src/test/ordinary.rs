@@ -32,13 +32,9 @@ pub(crate) struct Ordinary {
 }
 
 impl Ordinary {
-    /// Makes the user and his copies.
+    /// Makes his copies.
     pub(crate) fn prepare() -> Result<Self> {
-        let user = match User::from_name(NAME)? {
-            Some(user) => user,
-            None => make_user()?,
-        };
-        subordinate::ensure_for(&user)?;
+        let user = user()?;
         let ordinary = Self { checkout: user.dir.join("checkout"), user };
         ordinary.copy().with_context(|| format!("could not give `{NAME}` his copies"))?;
         Ok(ordinary)
@@ -137,11 +133,18 @@ impl Drop for Ordinary {
     }
 }
 
-fn make_user() -> Result<User> {
-    let useradd = find("useradd").context("useradd is not installed")?;
-    run(Command::new(useradd).args(["--create-home", "--shell", "/bin/bash", NAME]))?;
-    User::from_name(NAME)?
-        .with_context(|| format!("made the user `{NAME}`, and yet he is not there"))
+/// The user with his subordinate ids, made if he is not there. Tests of jails take him too.
+pub(crate) fn user() -> Result<User> {
+    let user = match User::from_name(NAME)? {
+        Some(user) => user,
+        None => {
+            let useradd = find("useradd").context("useradd is not installed")?;
+            run(Command::new(useradd).args(["--create-home", "--shell", "/bin/bash", NAME]))?;
+            User::from_name(NAME)?.context("a user was made, and yet is not there")?
+        }
+    };
+    subordinate::ensure_for(&user)?;
+    Ok(user)
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {

@@ -57,6 +57,8 @@ pub(crate) struct Session {
     pid: Pid,
     /// The program's name, for error messages.
     name: String,
+    /// Where it was to run, for the same.
+    directory: String,
     /// Until the program runs or has failed to.
     start: Option<OwnedFd>,
     /// Signals that came before the program ran; bit n - 1 is signal n.
@@ -92,6 +94,7 @@ impl Session {
                 stream: Some(stream),
                 pid: spawned.pid,
                 name: command.argv[0].to_string_lossy().into_owned(),
+                directory: command.directories[0].to_string_lossy().into_owned(),
                 start: Some(spawned.start),
                 early_signals: 0,
                 stdin: plumbing.stdin,
@@ -173,7 +176,7 @@ impl Session {
         };
         self.start = None;
         if let Some(failure) = StartFailure::decode(&report[..count]) {
-            self.exit = Some(failure.status(&self.name));
+            self.exit = Some(failure.status(&self.name, &self.directory));
             self.stdin.close();
             // What a terminal echoed is of no use to anybody.
             self.stdout.close(self.stream, at.outbox);

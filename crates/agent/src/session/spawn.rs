@@ -75,7 +75,7 @@ impl StartFailure {
     }
 
     /// What the host is told.
-    pub(crate) fn status(self, command: &str) -> ExitStatus {
+    pub(crate) fn status(self, command: &str, directory: &str) -> ExitStatus {
         let error = io::Error::from_raw_os_error(self.errno);
         match self.stage {
             stage if stage == Stage::Exec as u8 => {
@@ -86,7 +86,7 @@ impl StartFailure {
                 }
             }
             stage if stage == Stage::Directory as u8 => ExitStatus::NotExecutable {
-                reason: format!("could not enter the working directory: {error}"),
+                reason: format!("could not enter the working directory {directory}: {error}"),
             },
             stage if stage == Stage::Terminal as u8 => ExitStatus::AgentFailed {
                 reason: format!("could not make the terminal the session's own: {error}"),

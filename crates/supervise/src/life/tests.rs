@@ -306,6 +306,16 @@ fn a_fresh_disposable_ends_with_its_session() {
 }
 
 #[test]
+fn what_somebody_stops_at_boot_is_not_started_again_by_who_waits() {
+    let mut stage = Stage::new(terms());
+    stage.tell(Event::Launched);
+    stage.run(1);
+    let effects = stage.tell(Event::Request(2, Request::Stop(Stop { force: false })));
+    let Some(Failure::Ended { reason, .. }) = failure(&effects, 1) else { panic!("{effects:?}") };
+    assert_eq!(reason, "it was asked to stop");
+}
+
+#[test]
 fn requests_made_while_it_stops_are_told_to_ask_again() {
     let mut stage = Stage::running(terms());
     stage.tell(Event::Terminate);
