@@ -2,26 +2,25 @@
 //! directories of its own. Everything started in it is ended with it.
 //!
 //! Only the image store is shared, because an image takes minutes to build. Root has fixed places
-//! that tests share too, so a compartment's name is never used twice.
+//! that tests share too, so no two worlds that are there at one time have the same number, and
+//! compartments are named by it. Few numbers are used, as each name that was ever seen is kept
+//! with its id.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::call::{Call, Done};
 use crate::processes::{self, Process};
 use crate::{BOOT, is_root, programs, until};
-
-/// Numbers the worlds of this process.
-static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// The worlds that several tests share; they end with the process.
 static SHARED: Mutex<Vec<&'static World>> = Mutex::new(Vec::new());
@@ -30,10 +29,33 @@ static SHARED: Mutex<Vec<&'static World>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub struct World {
     test: &'static str,
-    number: u32,
+    number: Number,
     directory: TempDir,
     names: Vec<(&'static str, String)>,
     environment: Vec<(&'static str, OsString)>,
+}
+
+/// A number that no other world has while this one is there, of whatever process.
+#[derive(Debug)]
+struct Number {
+    number: u32,
+    _lock: Flock<fs::File>,
+}
+
+impl Number {
+    /// The lowest that is free.
+    fn take() -> Self {
+        let user = nix::unistd::geteuid();
+        let place = std::env::temp_dir().join(format!("casemate-systemtest-{user}"));
+        fs::create_dir_all(&place).expect("made");
+        for number in 1..1000 {
+            let file = fs::File::create(place.join(format!("{number}.lock"))).expect("made");
+            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                return Self { number, _lock: lock };
+            }
+        }
+        panic!("a thousand worlds are there");
+    }
 }
 
 /// A world that several tests share, as one of them sees it.
@@ -56,7 +78,7 @@ impl World {
     /// # Panics
     /// When its directory cannot be made.
     pub fn with(test: &'static str, compartments: &[(&'static str, &str)]) -> Self {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let number = Number::take();
         let directory = tempfile::Builder::new().prefix("casemate-").tempdir().expect("made");
         let mut world =
             Self { test, number, directory, names: Vec::new(), environment: Vec::new() };
@@ -119,7 +141,7 @@ impl World {
 
     fn unused(&self, label: &str) -> String {
         let label = if label == "main" { "t" } else { label };
-        format!("{label}-{}-{}", std::process::id(), self.number)
+        format!("{label}-systemtest-{}", self.number.number)
     }
 
     /// Writes the configuration.
@@ -333,6 +355,12 @@ impl World {
             let _ = fs::remove_dir_all(self.runtime().join(&name));
             let _ = fs::remove_file(self.runtime().join(format!("{name}.sock")));
         }
+        for (_, name) in &self.names {
+            // Its successor of the same name begins anew.
+            let _ = fs::remove_dir_all(self.logs(name));
+            let last = self.state_directory().join("last").join(format!("{name}.json"));
+            let _ = fs::remove_file(last);
+        }
     }
 
     /// Keeps what tells why a test failed.
@@ -358,13 +386,6 @@ impl Drop for World {
             self.keep(self.test);
         }
         self.end();
-        if is_root() {
-            for (_, name) in &self.names {
-                let _ = fs::remove_dir_all(self.logs(name));
-                let last = self.state_directory().join("last").join(format!("{name}.json"));
-                let _ = fs::remove_file(last);
-            }
-        }
     }
 }
 
@@ -400,9 +421,6 @@ fn at_exit() {
         let shared = SHARED.lock().map(|mut shared| std::mem::take(&mut *shared));
         for world in shared.unwrap_or_default() {
             world.end();
-            if is_root() {
-                let _ = fs::remove_dir_all(world.logs(world.name()));
-            }
             let _ = fs::remove_dir_all(world.directory.path());
         }
     }

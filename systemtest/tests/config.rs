@@ -162,6 +162,6 @@ fn file_that_cannot_be_read_is_named() {
     }
     use std::os::unix::fs::PermissionsExt;
     let world = World::new(here!(), "");
-    fs::set_permissions(world.config(), fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(world.config(), fs::Permissions::from_mode(0o000)).expect("set");
     world.casemate(["check"]).done().exits(3).says("casemate.toml").says("ermission denied");
 }

@@ -213,7 +213,7 @@ fn guest_out_of_memory_loses_the_command_and_nothing_else() {
     other.expect("before");
     // perl doubles a string until it is killed.
     let line = "my $x = 'x' x 1048576; $x .= $x while 1;";
-    let done = world.run(["perl", "-e", line]).done();
+    let done = world.run(["perl", "-e", line]).within(SHORT).done();
     // 137 by the kernel, or perl's own word when the kernel refuses the memory first.
     assert!(matches!(done.code, Some(137 | 1)), "{done}");
     other.give(b"after\n");
@@ -246,12 +246,16 @@ fn start_after_start_works_whatever_the_end_was() {
     let world = World::new(here!(), "");
     for round in 0..if soak() { 30 } else { 4 } {
         world.run(["true"]).done().ok();
+        let crew = world.crew(world.name());
         match round % 4 {
             0 => drop(world.casemate(["stop", world.name()]).done().ok()),
             1 => kill_now(world.supervisor()),
             2 => drop(world.stop_force().ok()),
             _ => kill_now(world.member("qemu").pid),
         }
+        until("the end of all processes", SHORT, || {
+            (!crew.iter().any(systemtest::processes::Process::runs)).then_some(())
+        });
     }
     world.run(["true"]).done().ok();
 }

@@ -125,8 +125,9 @@ fn detached_command_goes_on_without_its_client_and_has_a_log() {
     let world = world(here!());
     let line = "echo out; echo err >&2; cat; echo $((20 + 22)); exec sleep 1357";
     let number = world.run_with(["--detach"], ["sh", "-c", line]).done().ok().text();
-    assert!(number.parse::<u32>().is_ok(), "{number}");
-    let log = || world.casemate(["logs", "--session", &number, world.name()]).done().ok();
+    let number: u64 = number.parse().expect("the number of the session");
+    let log =
+        || world.casemate(["logs", "--session", &number.to_string(), world.name()]).done().ok();
     until("its output in the log", SHORT, || log().text().contains("42").then_some(()));
     let text = log().text();
     assert!(text.contains("out") && text.contains("err"), "{text}");
@@ -136,13 +137,13 @@ fn detached_command_goes_on_without_its_client_and_has_a_log() {
         .as_array()
         .expect("a list")
         .iter()
-        .find(|session| session["session"].to_string() == number);
+        .find(|session| session["session"] == number);
     assert_eq!(session.expect("it is there")["detached"], true);
     world.run(["pkill", "-f", "^sleep 1357"]).done().ok();
     until("the end of the session", SHORT, || {
         let status = world.status(world.name());
         let sessions = status["sessions"].as_array().expect("a list").clone();
-        (!sessions.iter().any(|session| session["session"].to_string() == number)).then_some(())
+        (!sessions.iter().any(|session| session["session"] == number)).then_some(())
     });
     // Its log stays.
     assert!(log().text().contains("42"));

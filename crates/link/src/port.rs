@@ -3,6 +3,7 @@
 //! Finds the connection's beginning, cuts the rest into frames, and counts control messages so
 //! that a flood is noticed.
 
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -113,7 +114,11 @@ impl Port {
     /// with a word to its log.
     pub(crate) fn say(&mut self, message: &FromHost) {
         if let Err(error) = push_message(self.outgoing.tail(), message) {
-            eprintln!("casemate-link: could not send a message to the agent: {error}");
+            // Standard error may be a file on a full disk.
+            let _ = writeln!(
+                std::io::stderr(),
+                "casemate-link: could not send a message to the agent: {error}"
+            );
         }
     }
 

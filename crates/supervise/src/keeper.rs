@@ -103,7 +103,7 @@ pub fn keep(start: Start) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Trouble::Failed { error, hint, code }) => {
-            eprintln!("casemate-supervisor: {error}");
+            complain(&error);
             announce(&Announcement::Failed { error: error.clone(), hint: hint.clone(), code });
             if let Some(socket) = refusing {
                 refuse_clients(socket, &error, hint);
@@ -111,6 +111,11 @@ pub fn keep(start: Start) -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Says something on standard error; a full disk behind it must not end a compartment.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "casemate-supervisor: {text}");
 }
 
 enum Trouble {
@@ -147,7 +152,7 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
     applied.apply(&mut host, &claim)?;
     let result = serve(&world, start, activated, prepared, &mut host);
     for error in applied.undo(&mut host) {
-        eprintln!("casemate-supervisor: {}", chain(&error));
+        complain(&chain(&error));
     }
     let outcome = result?;
     remember(&world, start, &outcome);
@@ -291,6 +296,8 @@ fn set_up_log(directory: &Path) -> io::Result<()> {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
+        // It would say so on standard error, and panic when that is the full disk.
+        .log_internal_errors(false)
         .with_writer(io::stderr)
         .try_init();
     Ok(())
