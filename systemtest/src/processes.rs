@@ -36,6 +36,11 @@ impl Process {
         })
     }
 
+    /// The process that started it, or that took its place.
+    pub fn parent(&self) -> Option<Self> {
+        Self::of(self.parent)
+    }
+
     /// Whether it still runs.
     pub fn runs(&self) -> bool {
         Self::of(self.pid).is_some_and(|now| now.started == self.started && !now.zombie)

@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::ops::Deref;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -35,26 +36,25 @@ pub struct World {
     environment: Vec<(&'static str, OsString)>,
 }
 
-/// A number that no other world has while this one is there, of whatever process.
+/// A number that no other world has while this one is there, of whatever process or user: an
+/// abstract socket, unix(7), which goes with its process.
 #[derive(Debug)]
 struct Number {
     number: u32,
-    _lock: Flock<fs::File>,
+    _claim: UnixDatagram,
 }
 
 impl Number {
     /// The lowest that is free.
     fn take() -> Self {
-        let user = nix::unistd::geteuid();
-        let place = std::env::temp_dir().join(format!("casemate-systemtest-{user}"));
-        fs::create_dir_all(&place).expect("made");
-        for number in 1..1000 {
-            let file = fs::File::create(place.join(format!("{number}.lock"))).expect("made");
-            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                return Self { number, _lock: lock };
+        for number in 1..10_000 {
+            let name = format!("casemate-systemtest-{number}");
+            let address = SocketAddr::from_abstract_name(name).expect("it is short");
+            if let Ok(claim) = UnixDatagram::bind_addr(&address) {
+                return Self { number, _claim: claim };
             }
         }
-        panic!("a thousand worlds are there");
+        panic!("every number is taken");
     }
 }
 
@@ -140,8 +140,7 @@ impl World {
     }
 
     fn unused(&self, label: &str) -> String {
-        let label = if label == "main" { "t" } else { label };
-        format!("{label}-systemtest-{}", self.number.number)
+        format!("systemtest-{}-{label}", self.number.number)
     }
 
     /// Writes the configuration.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use systemtest::processes::Process;
 use systemtest::{BOOT, SHORT, World, here, is_root, skip, soak, until};
 
 /// Longest time until a client hears of the end of its compartment.
@@ -17,12 +18,25 @@ fn kill_now(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it can be killed");
 }
 
+/// Kills a process of a compartment. One that an ordinary user may not signal, because it is about
+/// to become another, goes with the process that watches over it.
+fn kill_member(process: &Process) {
+    let mut next = Some(process.clone());
+    while let Some(process) = next {
+        match kill(Pid::from_raw(process.pid), Signal::SIGKILL) {
+            Err(nix::Error::EPERM) => next = process.parent(),
+            _ => return,
+        }
+    }
+    panic!("{process:?} cannot be killed");
+}
+
 /// A world with a running session, and the process of it whose name begins so.
-fn victim(world: &World, who: &str) -> (systemtest::Background, systemtest::processes::Process) {
+fn victim(world: &World, who: &str) -> (systemtest::Background, Process) {
     let call = world.run(["sh", "-c", "echo ready; exec sleep 1000"]).start();
     call.expect("ready");
     let process = if who == "supervisor" {
-        systemtest::processes::Process::of(world.supervisor()).expect("it runs")
+        Process::of(world.supervisor()).expect("it runs")
     } else {
         world.member(who)
     };
@@ -38,7 +52,7 @@ fn dies_in_a_session(test: &'static str, who: &str, message: &str) {
     let crew =
         world.crew(world.name()).into_iter().filter(|p| p.pid != call.pid().as_raw()).collect();
     let begin = Instant::now();
-    kill_now(process.pid);
+    kill_member(&process);
     let done = call.within(SHORT).done().exits(125).says("error:").says(message);
     assert!(begin.elapsed() < QUICK, "told after {:?}: {done}", begin.elapsed());
     let next = world.run(["echo", "again"]).done().ok();
@@ -56,7 +70,7 @@ fn dies_at_boot(test: &'static str, who: &str) {
         let mut crew = world.crew(world.name()).into_iter();
         crew.find(|process| process.name.starts_with(who) && process.pid != call.pid().as_raw())
     });
-    kill_now(process.pid);
+    kill_member(&process);
     let done = call.within(SHORT).done();
     assert_eq!(done.code, Some(125), "{done}");
     let done = done.says("error:");
@@ -251,10 +265,10 @@ fn start_after_start_works_whatever_the_end_was() {
             0 => drop(world.casemate(["stop", world.name()]).done().ok()),
             1 => kill_now(world.supervisor()),
             2 => drop(world.stop_force().ok()),
-            _ => kill_now(world.member("qemu").pid),
+            _ => kill_member(&world.member("qemu")),
         }
         until("the end of all processes", SHORT, || {
-            (!crew.iter().any(systemtest::processes::Process::runs)).then_some(())
+            (!crew.iter().any(Process::runs)).then_some(())
         });
     }
     world.run(["true"]).done().ok();
@@ -267,7 +281,7 @@ fn supervisor_that_was_killed_is_told_by_the_next_command() {
     let pid = world.supervisor();
     kill_now(pid);
     until("its end", SHORT, || {
-        systemtest::processes::Process::of(pid).is_none_or(|process| !process.runs()).then_some(())
+        Process::of(pid).is_none_or(|process| !process.runs()).then_some(())
     });
     let done = world.run(["true"]).done().ok();
     assert!(done.error().contains("did not end in order"), "{done}");

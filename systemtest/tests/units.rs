@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use systemtest::{Call, SHORT, World, here, skip, until};
+use systemtest::{SHORT, World, here, skip, until};
 
 /// A program of the host; none when it is not installed.
 fn tool(name: &str) -> Option<PathBuf> {
@@ -42,7 +42,8 @@ fn units_are_valid_for_systemd() {
     }
     let unit = |kind: &str| folder.join(format!("casemate@{}.{kind}", world.name()));
     let scope = if systemtest::is_root() { "--system" } else { "--user" };
-    let done = Call::new(analyze)
+    let done = world
+        .call(analyze)
         .args([scope, "--man=no", "--recursive-errors=no", "verify"])
         .arg(unit("socket"))
         .arg(unit("service"))

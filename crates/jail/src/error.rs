@@ -55,5 +55,11 @@ pub(crate) fn report(error: &JailError) {
         line.push_str(&format!(": {next}"));
         cause = next.source();
     }
-    eprintln!("{line}");
+    say(&line);
+}
+
+/// Says a line on standard error, which may be a log on a full disk: that is no reason to end.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -118,7 +118,7 @@ fn mount_proc() -> Result<(), JailError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let mounted = mount(Some("proc"), "/proc", Some("proc"), flags, Some(PROC_OPTIONS));
     if let Err(error) = mounted {
-        eprintln!("casemate-jail: the jail has no /proc: {error}");
+        crate::error::say(&format!("casemate-jail: the jail has no /proc: {error}"));
     }
     Ok(())
 }

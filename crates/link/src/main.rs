@@ -3,6 +3,7 @@
 //! Descriptors: 3 the agent's port, 4 the serial console, 5 the supervisor, 6 the console's log.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
     match run(descriptors) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("casemate-link: {error}");
+            // Standard error may be a log on a full disk.
+            let _ = writeln!(std::io::stderr(), "casemate-link: {error}");
             ExitCode::FAILURE
         }
     }

@@ -72,7 +72,9 @@ pub(super) fn ssh(bed: &mut Bed, count: usize) -> Result<()> {
         fresh.push(call(&mut client(bed, &ssh, &["-oControlPath=none", "root@guest", "true"]))?);
     }
     let socket = format!("-oControlPath={}", bed.folder.join("kept").display());
-    run(&mut client(bed, &ssh, &["-oControlMaster=yes", &socket, "-f", "-N", "root@guest"]))?;
+    // What carries it is ended with its compartment and says so.
+    run(client(bed, &ssh, &["-oControlMaster=yes", &socket, "-f", "-N", "root@guest"])
+        .stderr(Stdio::null()))?;
     for _ in 0..count {
         kept.push(call(&mut client(bed, &ssh, &[&socket, "root@guest", "true"]))?);
     }

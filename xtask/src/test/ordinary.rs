@@ -17,6 +17,9 @@ use crate::setup::subordinate;
 
 const NAME: &str = "casemate-test";
 
+/// His folder of one run: this and the process id of the run, so that two may run at once.
+const CHECKOUT: &str = "checkout-";
+
 /// What of the image store makes a store; the rest is made again.
 const STORE: [&str; 2] = ["images", "names"];
 
@@ -35,13 +38,14 @@ impl Ordinary {
     /// Makes his copies.
     pub(crate) fn prepare() -> Result<Self> {
         let user = user()?;
-        let ordinary = Self { checkout: user.dir.join("checkout"), user };
+        remove_abandoned(&user.dir);
+        let checkout = user.dir.join(format!("{CHECKOUT}{}", std::process::id()));
+        let ordinary = Self { checkout, user };
         ordinary.copy().with_context(|| format!("could not give `{NAME}` his copies"))?;
         Ok(ordinary)
     }
 
     fn copy(&self) -> Result<()> {
-        let _ = fs::remove_dir_all(&self.checkout);
         let release = self.checkout.join("target/release");
         fs::create_dir_all(&release)?;
         for entry in fs::read_dir(programs())?.flatten() {
@@ -54,8 +58,15 @@ impl Ordinary {
         let store = self.user.dir.join(".local/share/casemate");
         DirBuilder::new().recursive(true).mode(0o700).create(&store)?;
         for part in STORE {
-            let _ = fs::remove_dir_all(store.join(part));
-            copy_tree(&Path::new(ROOT_STORE).join(part), &store.join(part))?;
+            let (from, to) = (Path::new(ROOT_STORE).join(part), store.join(part));
+            fs::create_dir_all(&to)?;
+            for entry in fs::read_dir(from)?.flatten() {
+                let copy = to.join(entry.file_name());
+                // An image never changes: its folder is named by its digest.
+                if !copy.is_dir() {
+                    copy_tree(&entry.path(), &copy)?;
+                }
+            }
         }
         copy_tree(&workspace().join("examples"), &self.checkout.join("examples"))?;
         own(&self.user.dir.join(".local"), &self.user)?;
@@ -130,6 +141,17 @@ impl Ordinary {
 impl Drop for Ordinary {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.checkout);
+    }
+}
+
+/// Removes the folders of runs that were killed.
+fn remove_abandoned(home: &Path) {
+    for entry in fs::read_dir(home).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(process) = name.strip_prefix(CHECKOUT) else { continue };
+        if !Path::new("/proc").join(process).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -19,6 +19,11 @@ nix::ioctl_write_ptr_bad!(set_interface_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 /// Sets everything of `boot` that this file is responsible for.
 pub(super) fn set(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
     nix::unistd::sethostname(&boot.hostname).map_err(SetupError::step("set the host name"))?;
+    // A guest out of memory would otherwise read the same pages of its root again and again for
+    // minutes before the kernel ends what took the memory. Kernels without the setting have to.
+    for (file, value) in [("enabled", "y"), ("min_ttl_ms", "1000")] {
+        let _ = std::fs::write(format!("/sys/kernel/mm/lru_gen/{file}"), value);
+    }
     for (name, value) in &boot.sysctls {
         set_sysctl(name, value, log)?;
     }
