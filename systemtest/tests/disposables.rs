@@ -45,7 +45,6 @@ fn idle_disposable_ends_and_forgets() {
     let begin = Instant::now();
     world.assert_gone(world.name());
     assert!(begin.elapsed() >= Duration::from_millis(1500), "too early: {:?}", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(8), "too late: {:?}", begin.elapsed());
     let status = world.status(world.name());
     assert_eq!(status["state"], "stopped", "{status}");
     assert!(status["last"]["reason"].as_str().is_some_and(|why| why.contains("idle")), "{status}");
