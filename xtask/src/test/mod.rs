@@ -51,7 +51,8 @@ const FUZZ: u64 = 450;
 pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     let whole = arguments.filter.is_empty();
     let mut tally = Tally::default();
-    let mut steps = Steps::new(4 + 3 * usize::from(whole) + usize::from(is_root()));
+    let more = [whole, whole, is_root(), whole && arguments.soak];
+    let mut steps = Steps::new(5 + more.into_iter().map(usize::from).sum::<usize>());
     steps.step("what has to be installed", || {
         ensure_installed(&setup::RUN)?;
         if is_root() {
