@@ -245,7 +245,6 @@ fn second_exit_of_a_session_does_no_harm() {
     let done = world.run(["true"]).within(LIMIT).done();
     // The first was in order; the second may come before its client has taken the first.
     assert!(matches!(done.code, Some(3 | 125)), "{done}");
-    assert!(matches!(world.state(world.name()).as_str(), "failed" | "stopping" | "running"));
     world.stop_force().ok();
     world.assert_gone(world.name());
     assert_neighbour_works(test);
