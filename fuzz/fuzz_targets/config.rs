@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     for name in loaded.settings.compartments.keys() {
         assert!(loaded.errors_for(name.as_str()).is_empty());
     }
-    if let Ok(assigned) = loaded.settings.assign(&AssignedIds::default()) {
-        assert_eq!(loaded.settings.assign(&assigned).ok(), Some(assigned));
+    if let Ok(assigned) = loaded.settings.assign(&AssignedIds::default(), &Default::default()) {
+        assert_eq!(loaded.settings.assign(&assigned, &Default::default()).ok(), Some(assigned));
     }
 });

@@ -248,6 +248,20 @@ pub(crate) fn expand(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// Whether a command line, right or wrong, is one of `run`, whose exit codes 1 to 124 belong to
+/// the command.
+pub(crate) fn are_of_run(words: &[OsString]) -> bool {
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--config") => drop(words.next()),
+            Some(option) if option.starts_with('-') => {}
+            other => return other == Some("run"),
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -267,6 +281,16 @@ mod tests {
         assert_eq!(run.name, "demo");
         assert_eq!(run.command, ["ls", "--all", "-t"]);
         assert!(!run.tty);
+    }
+
+    #[test]
+    fn wrong_lines_of_run_are_known() {
+        let of_run =
+            |line: &str| are_of_run(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(of_run("casemate run --nonsense demo"));
+        assert!(of_run("casemate -v --config run run"));
+        assert!(!of_run("casemate --config run start"));
+        assert!(!of_run("casemate --nonsense"));
     }
 
     #[test]

@@ -60,11 +60,14 @@ pub(crate) fn shell(
         view(world, name, true).await
     })?;
     eprintln!("console of `{name}`; Ctrl-] leaves");
+    let stop = stop_signals()?;
     let raw = RawMode::enter();
-    let end = attach(socket);
+    let end = attach(socket, &stop);
     drop(raw);
     eprintln!();
     match end {
+        // As the signal would have done, but with the terminal as it was.
+        Ok(Left::BySignal) => Ok(128 + nix::libc::SIGTERM as u8),
         Ok(Left::ByUser) => Ok(0),
         Ok(Left::ByGuest) => {
             eprintln!("compartment `{name}` has ended");
@@ -77,27 +80,42 @@ pub(crate) fn shell(
 enum Left {
     ByUser,
     ByGuest,
+    BySignal,
+}
+
+/// A socket that becomes readable when this process shall end.
+fn stop_signals() -> io::Result<UnixStream> {
+    let (read, write) = UnixStream::pair()?;
+    for signal in [nix::libc::SIGTERM, nix::libc::SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(read)
 }
 
 /// Copies both ways until one side leaves.
-fn attach(mut socket: UnixStream) -> io::Result<Left> {
+fn attach(mut socket: UnixStream, stop: &UnixStream) -> io::Result<Left> {
     let input = io::stdin();
     let mut buffer = [0u8; 16 * 1024];
     let mut open = true;
     loop {
-        let (mut from_user, mut from_guest) = (false, false);
+        let (mut from_user, mut from_guest, mut stopped) = (false, false, false);
         {
             let mut watched = [
                 PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
                 PollFd::new(input.as_fd(), PollFlags::POLLIN),
             ];
-            let watched = if open { &mut watched[..] } else { &mut watched[..1] };
+            let watched = if open { &mut watched[..] } else { &mut watched[..2] };
             match poll(watched, PollTimeout::NONE) {
                 Err(nix::Error::EINTR) => continue,
                 other => other?,
             };
             from_guest |= watched[0].any().unwrap_or(true);
-            from_user |= watched.get(1).is_some_and(|entry| entry.any().unwrap_or(true));
+            stopped |= watched[1].any().unwrap_or(true);
+            from_user |= watched.get(2).is_some_and(|entry| entry.any().unwrap_or(true));
+        }
+        if stopped {
+            return Ok(Left::BySignal);
         }
         if from_guest {
             match socket.read(&mut buffer)? {

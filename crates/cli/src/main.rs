@@ -31,7 +31,16 @@ use arguments::{Arguments, Command};
 use failure::Problem;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(arguments::expand(std::env::args_os().collect()));
+    let words = arguments::expand(std::env::args_os().collect());
+    let arguments = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() && arguments::are_of_run(&words) => {
+            // A closed standard error is no reason for another code.
+            let _ = error.print();
+            return ExitCode::from(run::OWN_FAILURE);
+        }
+        Err(error) => error.exit(),
+    };
     match dispatch(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(problem) => {

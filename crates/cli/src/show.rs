@@ -7,7 +7,7 @@ use casemate_config::CompartmentName;
 use casemate_host::durable;
 use casemate_supervise::control::{Request, Status};
 use casemate_supervise::keeper::{LastRun, last_run_path};
-use casemate_supervise::prepare::{Target, World};
+use casemate_supervise::prepare::{Purpose, Target, World};
 use serde::Serialize;
 
 use crate::arguments::{Check, Json, NameJson};
@@ -196,7 +196,7 @@ fn stopped(world: &World, name: &str, json: bool) -> Result<u8, Problem> {
 
 /// `casemate plan`.
 pub(crate) fn plan(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
-    let prepared = world.prepare(&Target::Declared(arguments.name.clone()))?;
+    let prepared = world.prepare(&Target::Declared(arguments.name.clone()), Purpose::Print)?;
     if arguments.json {
         return print_json(&prepared.plan);
     }
@@ -234,11 +234,13 @@ pub(crate) fn check(world: &World, arguments: &Check) -> Result<u8, Problem> {
     let settings = world.settings();
     let errors = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     if errors == 0 {
-        outln!("the configuration is valid: {} compartments", settings.compartments.len());
+        let usable = counted(settings.compartments.len(), "compartment");
+        outln!("the configuration is valid: {usable}");
     } else {
         outln!(
-            "{errors} errors; {} compartments are usable, {} are not",
-            settings.compartments.len(),
+            "{}; usable: {}; not: {}",
+            counted(errors, "error"),
+            counted(settings.compartments.len(), "compartment"),
             settings.broken.len()
         );
     }
@@ -254,6 +256,12 @@ pub(crate) fn describe_configuration(arguments: &Check) -> Option<Result<u8, Pro
         out!("{}", casemate_config::reference_markdown());
         Ok(0)
     })
+}
+
+/// `1 error`, `2 errors`.
+fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 /// Shortens a digest for people.

@@ -84,12 +84,18 @@ impl NetworkSettings {
 
 impl Settings {
     /// Gives every compartment an id and a MAC, every network a /24 and every member an address.
+    /// What is in `running` keeps its id though these settings do not declare it: it was started
+    /// from others.
     ///
     /// # Errors
     /// A diagnostic for each name that nothing was left for.
-    pub fn assign(&self, prior: &AssignedIds) -> Result<AssignedIds, Vec<Diagnostic>> {
+    pub fn assign(
+        &self,
+        prior: &AssignedIds,
+        running: &BTreeSet<CompartmentName>,
+    ) -> Result<AssignedIds, Vec<Diagnostic>> {
         let mut diagnostics = Vec::new();
-        let ids = compartments::ids(self, prior, &mut diagnostics);
+        let ids = compartments::ids(self, prior, running, &mut diagnostics);
         let networks = networks::addresses(self, prior, &ids, &mut diagnostics);
         if diagnostics.is_empty() {
             Ok(networks::with_macs(self, prior, &ids, &networks))

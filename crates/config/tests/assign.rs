@@ -18,7 +18,7 @@ fn loaded(text: &str) -> Loaded {
 fn assign(text: &str, prior: &AssignedIds) -> AssignedIds {
     let loaded = loaded(text);
     assert!(!loaded.has_errors(), "{}", loaded.render(false));
-    loaded.settings.assign(prior).unwrap()
+    loaded.settings.assign(prior, &Default::default()).unwrap()
 }
 
 fn name(text: &str) -> CompartmentName {
@@ -54,7 +54,7 @@ fn a_broken_compartment_keeps_its_id() {
     let prior = assign("[compartment.a]\n[compartment.b]", &AssignedIds::default());
     let broken = loaded("[compartment.a]\nmemory = 1\n[compartment.b]\n[compartment.c]");
     assert!(broken.settings.broken.contains_key("a"));
-    let assigned = broken.settings.assign(&prior).unwrap();
+    let assigned = broken.settings.assign(&prior, &Default::default()).unwrap();
     assert_eq!((id(&assigned, "a"), id(&assigned, "b"), id(&assigned, "c")), (3, 5, 7));
 }
 
@@ -73,7 +73,7 @@ fn who_is_gone_gives_way_only_when_nothing_else_is_left() {
     assert!(!assigned.compartments.contains_key(&name("a")));
 
     let full = loaded(&format!("{four}\n[compartment.e]"));
-    let errors = full.settings.assign(&assigned).unwrap_err();
+    let errors = full.settings.assign(&assigned, &Default::default()).unwrap_err();
     let errors: Vec<_> = errors.iter().collect();
     assert_eq!(
         full.render_some(&errors, false),
@@ -121,7 +121,7 @@ fn a_network_too_small_for_its_members_is_an_error() {
         text += &format!("[compartment.c{number}]\nnetworks.lan = {{}}\n");
     }
     let loaded = loaded(&text);
-    let errors = loaded.settings.assign(&AssignedIds::default()).unwrap_err();
+    let errors = loaded.settings.assign(&AssignedIds::default(), &Default::default()).unwrap_err();
     assert_eq!(errors.len(), 1);
     assert!(errors[0].message.contains("no address is left"), "{}", errors[0].message);
 }
@@ -129,7 +129,7 @@ fn a_network_too_small_for_its_members_is_an_error() {
 #[test]
 fn fresh_disposables_stay_out_of_the_way() {
     let loaded = loaded("[compartment.a]\n[compartment.b]\nid = 255");
-    let assigned = loaded.settings.assign(&AssignedIds::default()).unwrap();
+    let assigned = loaded.settings.assign(&AssignedIds::default(), &Default::default()).unwrap();
     let first = loaded.settings.free_id(&assigned, &Default::default()).unwrap();
     assert_eq!(first.get(), 253);
     let second = loaded.settings.free_id(&assigned, &[first].into()).unwrap();

@@ -36,7 +36,7 @@ fn each_example_stands_on_its_own() {
         let loaded = load(std::slice::from_ref(&example), &environment());
         assert!(loaded.diagnostics.is_empty(), "{}", loaded.render(false));
         assert!(!loaded.settings.compartments.is_empty());
-        loaded.settings.assign(&Default::default()).unwrap();
+        loaded.settings.assign(&Default::default(), &Default::default()).unwrap();
     }
 }
 

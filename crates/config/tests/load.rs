@@ -128,5 +128,5 @@ fn a_hundred_compartments_load() {
     let loaded = one(&text);
     assert!(loaded.diagnostics.is_empty(), "{}", loaded.render(false));
     assert_eq!(loaded.settings.compartments.len(), 100);
-    loaded.settings.assign(&Default::default()).unwrap();
+    loaded.settings.assign(&Default::default(), &Default::default()).unwrap();
 }

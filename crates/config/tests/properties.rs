@@ -113,7 +113,7 @@ proptest! {
         for diagnostic in &loaded.diagnostics {
             prop_assert!(diagnostic.place.is_none_or(|at| loaded.position(at).is_some()));
         }
-        let _ = loaded.settings.assign(&AssignedIds::default());
+        let _ = loaded.settings.assign(&AssignedIds::default(), &Default::default());
     }
 }
 
@@ -208,9 +208,9 @@ proptest! {
         keep in prop::collection::vec(any::<bool>(), 30),
     ) {
         let before = settings(&first);
-        let assigned = before.assign(&AssignedIds::default()).unwrap();
+        let assigned = before.assign(&AssignedIds::default(), &Default::default()).unwrap();
         check_no_collision(&before, &assigned);
-        prop_assert_eq!(&before.assign(&assigned).unwrap(), &assigned);
+        prop_assert_eq!(&before.assign(&assigned, &Default::default()).unwrap(), &assigned);
 
         // Some go, others come; nobody fixes an id this time.
         let mut changed: BTreeMap<String, Wish> = second;
@@ -219,7 +219,7 @@ proptest! {
         }));
         changed.values_mut().for_each(|wish| wish.id = None);
         let after = settings(&changed);
-        let Ok(reassigned) = after.assign(&assigned) else { return Ok(()) };
+        let Ok(reassigned) = after.assign(&assigned, &Default::default()) else { return Ok(()) };
         check_no_collision(&after, &reassigned);
         for name in after.compartments.keys().filter(|name| before.compartments.contains_key(*name)) {
             prop_assert_eq!(assigned.compartments[name], reassigned.compartments[name]);
@@ -237,7 +237,7 @@ proptest! {
             }
         }
         // And those who went come back to what they had.
-        let back = before.assign(&reassigned).unwrap();
+        let back = before.assign(&reassigned, &Default::default()).unwrap();
         for name in before.compartments.keys() {
             prop_assert_eq!(assigned.compartments[name].id, back.compartments[name].id);
         }

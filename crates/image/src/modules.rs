@@ -25,7 +25,7 @@ const GROUPS: [Group; 12] = [
     Group {
         name: BOOT_GROUP,
         required: &["virtio_pci", "virtio_blk", "erofs", "overlay"],
-        optional: &["crc32c_generic", "virtio_rng"],
+        optional: &["crc32c_generic"],
     },
     Group { name: "console", required: &["virtio_console"], optional: &[] },
     Group { name: "mmio", required: &["virtio_mmio"], optional: &[] },

@@ -133,6 +133,11 @@ impl Names {
         Ok(Self { folder })
     }
 
+    /// The folder as it is, which may not be there.
+    pub(crate) fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
     /// The record of a name; an empty one when it has none.
     pub(crate) fn read(&self, name: &ImageName) -> Result<Record, StoreError> {
         let path = self.record_path(name);

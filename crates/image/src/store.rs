@@ -73,6 +73,11 @@ impl Store {
         Ok(Self { directory, names })
     }
 
+    /// The store in `directory` as it is, to look at: nothing is made or removed.
+    pub fn at(directory: &Path) -> Self {
+        Self { directory: directory.into(), names: Names::at(directory.join("names")) }
+    }
+
     /// The image a name points to, if there is one.
     ///
     /// # Errors
@@ -194,12 +199,28 @@ impl Store {
         groups: &[&str],
     ) -> Result<PathBuf, InitrdError> {
         let bytes = initrd::initrd(image, agent, groups)?;
-        let name = format!("initrd-{}", Digest::of(&bytes));
-        let path = self.directory.join("derived").join(name);
+        let path = self.derived(&bytes);
         if !fs::read(&path).is_ok_and(|stored| stored == bytes) {
             replace(&path, &bytes)?;
         }
         Ok(path)
+    }
+
+    /// Where [`Store::initrd`] puts its file.
+    ///
+    /// # Errors
+    /// As for [`crate::initrd()`].
+    pub fn initrd_path(
+        &self,
+        image: &Image,
+        agent: &Path,
+        groups: &[&str],
+    ) -> Result<PathBuf, InitrdError> {
+        Ok(self.derived(&initrd::initrd(image, agent, groups)?))
+    }
+
+    fn derived(&self, initrd: &[u8]) -> PathBuf {
+        self.directory.join("derived").join(format!("initrd-{}", Digest::of(initrd)))
     }
 
     /// Moves a finished image into the store. One that is there already is kept when it is

@@ -24,7 +24,7 @@ mod vm;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use casemate_config::{Compartment, EngineSettings};
+use casemate_config::{AuditSettings, Compartment, EngineSettings};
 use serde::Serialize;
 
 pub use print::print;
@@ -42,6 +42,8 @@ pub struct Request<'a> {
     pub compartment: &'a Compartment,
     /// Settings of its engine.
     pub engine: &'a EngineSettings,
+    /// Settings of the audit log.
+    pub audit: &'a AuditSettings,
     /// Who it will be.
     pub instance: Instance,
     /// Its image; none when it is not built yet.

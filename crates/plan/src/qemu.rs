@@ -83,7 +83,8 @@ pub struct Disk {
 pub fn arguments(machine: &Machine) -> Vec<String> {
     let mut list = Arguments::default();
     list.switch("-name", option(&machine.name, &[("debug-threads", "on")]));
-    for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+    // -S: it waits for a word of the supervisor, which meanwhile checks the image.
+    for flag in ["-nodefaults", "-no-user-config", "-no-reboot", "-S"] {
         list.flag(flag);
     }
     list.switch("-display", "none");

@@ -2,15 +2,22 @@
 //! ignored. A feature that arrives removes its line here.
 
 use casemate_config::{
-    Allocator, Compartment, EngineKind, EngineSettings, FileContent, Gpu, GuestInit, Hardening,
-    RestartPolicy, Sound,
+    Allocator, AuditSettings, Compartment, EngineKind, EngineSettings, FileContent, Gpu, GuestInit,
+    Hardening, Origin, RestartPolicy, Sound,
 };
 
 /// What `compartment` asks for and cannot have, as `setting: what it is`.
-pub(crate) fn features(compartment: &Compartment, engine: &EngineSettings) -> Vec<String> {
+pub(crate) fn features(
+    compartment: &Compartment,
+    engine: &EngineSettings,
+    audit: &AuditSettings,
+) -> Vec<String> {
     let c = compartment;
     let g = &c.guest;
-    let table: [(bool, &str); 22] = [
+    let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
+    let table: [(bool, &str); 24] = [
+        (shared, "`users` (system compartments for ordinary users)"),
+        (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
         (c.host_networking, "`host-networking` (a link to the host and NAT)"),
         (!c.firewall.is_empty(), "`firewall` (rules for a networked compartment)"),

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use casemate_config::{Accel, Compartment, EngineSettings, Machine as MachineSetting};
+use casemate_config::{
+    Accel, AuditSettings, Compartment, EngineSettings, Machine as MachineSetting,
+};
 
 use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
 use crate::jail::{Jail, Limits, VisibleFile};
@@ -41,7 +43,7 @@ const KVM: i32 = 7;
 /// [`Refusal`] when the compartment asks for what cannot be had.
 pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     let compartment = request.compartment;
-    available(compartment, request.engine)?;
+    available(compartment, request.engine, request.audit)?;
     if let Err(reason) = &facts.user_namespaces {
         return Err(Refusal::HostNotReady {
             what: format!("user namespaces cannot be used ({reason}), so nothing can be confined"),
@@ -91,8 +93,12 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
 ///
 /// # Errors
 /// [`Refusal::NotAvailableYet`], with all of them.
-pub fn available(compartment: &Compartment, engine: &EngineSettings) -> Result<(), Refusal> {
-    let features = unavailable::features(compartment, engine);
+pub fn available(
+    compartment: &Compartment,
+    engine: &EngineSettings,
+    audit: &AuditSettings,
+) -> Result<(), Refusal> {
+    let features = unavailable::features(compartment, engine, audit);
     if features.is_empty() {
         return Ok(());
     }

@@ -61,6 +61,7 @@ fn outcome(folder: &Path) -> String {
     let request = Request {
         compartment,
         engine: &settings.engines[&compartment.engine],
+        audit: &settings.audit,
         instance: Instance {
             name: if fresh { "web-d1234".into() } else { compartment.name.to_string() },
             slot: if fresh { identity::FRESH_SLOTS + 1234 } else { 3 },

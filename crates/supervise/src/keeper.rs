@@ -16,13 +16,14 @@ use casemate_host::places;
 use casemate_host::rundir::{Leftovers, RunDirError};
 use casemate_host::step::{Applied, StepError};
 use casemate_host::{durable, kvm, sockets};
+use casemate_image::Image;
 use casemate_plan::Step;
 use serde::{Deserialize, Serialize};
 
 use crate::chain;
 use crate::control::Failure;
 use crate::life::Outcome;
-use crate::prepare::{PrepareError, Prepared, Target, World};
+use crate::prepare::{PrepareError, Prepared, Purpose, Target, World};
 use crate::runtime::{self, Assignment};
 
 /// Where a compartment's control socket is. It stands beside the run directory, not in it, so that
@@ -145,7 +146,7 @@ fn trouble(what: &str, error: &dyn std::error::Error) -> Trouble {
 fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, Trouble> {
     let world = World::load(start.config.as_deref())?;
     world.places.make_runtime().map_err(PrepareError::from)?;
-    let prepared = world.prepare(&start.target)?;
+    let prepared = world.prepare(&start.target, Purpose::Start)?;
     let mut host = LinuxHost::new(prepared.facts.programs.jail.clone());
     let mut applied = Applied::default();
     let claim = Step::RunDirectory { path: world.run_directory(&start.target.name()) };
@@ -163,19 +164,15 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
 }
 
 /// What has to hold before anything is started.
-fn check(world: &World, start: &Start, prepared: &Prepared) -> Result<(), Trouble> {
+fn check(world: &World, start: &Start, prepared: &Prepared) -> Result<Image, Trouble> {
     let Some(image) = &prepared.image else {
         let (image, _) = world.image_of(world.compartment(start.target.declared())?)?;
         return Err(PrepareError::NoImage(image.to_string()).into());
     };
-    image.check_boot_parts().map_err(|error| Trouble::Failed {
-        error: format!("the image {} is damaged: {}", image.digest, chain(&error)),
-        hint: Some("build it anew: casemate image build --force".into()),
-        code: 1,
-    })?;
     places::make_directory(&prepared.log_directory).map_err(PrepareError::from)?;
     set_up_log(&prepared.log_directory)
-        .map_err(|error| trouble("could not open the log of the compartment", &error))
+        .map_err(|error| trouble("could not open the log of the compartment", &error))?;
+    Ok(image.clone())
 }
 
 fn leftovers_note(leftovers: &Leftovers) -> String {
@@ -195,7 +192,7 @@ fn serve(
     if let Some(leftovers) = host.take_leftovers() {
         prepared.plan.notes.insert(0, leftovers_note(&leftovers));
     }
-    check(world, start, &prepared)?;
+    let image = check(world, start, &prepared)?;
     let path = socket_path(world.places.runtime(), &start.target.name());
     let (listener, own) = control_socket(path, activated)
         .map_err(|error| trouble("could not make the control socket", &error))?;
@@ -206,7 +203,7 @@ fn serve(
         .map_err(|error| trouble("could not start the event loop", &error))?;
     let notes = prepared.plan.notes.clone();
     let assignment = Assignment {
-        image: prepared.image.as_ref().map(|image| image.digest.to_string()).unwrap_or_default(),
+        image,
         plan: prepared.plan,
         plan_without_kvm: prepared.without_kvm,
         log_directory: prepared.log_directory,

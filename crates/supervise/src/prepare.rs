@@ -3,16 +3,18 @@
 //! The command line uses it to print plans and build images, the supervisor to carry plans out.
 //! All decisions are the plan's; here is only the collecting.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use casemate_config::{
-    AssignedIds, Compartment, CompartmentName, EngineKind, EngineSettings, ImageSource, Loaded,
-    Settings,
+    AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings, ImageSource,
+    Loaded, Settings,
 };
 use casemate_host::durable::{self, DurableError};
 use casemate_host::facts::{self, Sources};
 use casemate_host::places::{self, Environment, Places, PlacesError};
 use casemate_host::programs::{self, ProgramsError};
+use casemate_host::rundir;
 use casemate_image::{Debian, Image, ImageName, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
@@ -205,6 +207,15 @@ impl Target {
     }
 }
 
+/// What a plan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be looked at: nothing is written, neither new ids nor an initrd.
+    Print,
+    /// To be carried out: what the plan names is there afterwards.
+    Start,
+}
+
 /// A compartment that is ready to be started.
 #[derive(Debug)]
 pub struct Prepared {
@@ -349,52 +360,80 @@ impl World {
         places::make_directory(state)?;
         let path = state.join("ids.json");
         let prior: AssignedIds = durable::load(&path)?.unwrap_or_default();
-        if let Ok(assigned) = self.settings().assign(&prior)
+        let running = self.running();
+        if let Ok(assigned) = self.settings().assign(&prior, &running)
             && assigned == prior
         {
             return Ok(prior);
         }
         let assigned = durable::update(&path, |kept: &mut AssignedIds| {
-            let assigned = self.settings().assign(kept)?;
+            let assigned = self.settings().assign(kept, &running)?;
             kept.absorb(&assigned);
             Ok(assigned)
         })?;
-        assigned.map_err(|diagnostics: Vec<_>| {
-            let all: Vec<_> = diagnostics.iter().collect();
-            PrepareError::NoIds(self.loaded.render_some(&all, false))
-        })
+        assigned.map_err(|diagnostics: Vec<_>| self.no_ids(&diagnostics))
+    }
+
+    /// The ids a start would use, without keeping those that are new.
+    fn ids_to_be(&self) -> Result<AssignedIds, PrepareError> {
+        let path = self.places.state()?.join("ids.json");
+        let prior: AssignedIds = durable::load(&path)?.unwrap_or_default();
+        self.settings()
+            .assign(&prior, &self.running())
+            .map_err(|diagnostics| self.no_ids(&diagnostics))
+    }
+
+    fn no_ids(&self, diagnostics: &[Diagnostic]) -> PrepareError {
+        let all: Vec<_> = diagnostics.iter().collect();
+        PrepareError::NoIds(self.loaded.render_some(&all, false))
+    }
+
+    /// Compartments that somebody keeps just now, from whatever configuration.
+    fn running(&self) -> BTreeSet<CompartmentName> {
+        let entries = std::fs::read_dir(self.places.runtime());
+        let held = entries.into_iter().flatten().flatten().filter(|entry| {
+            entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && matches!(rundir::holder(&entry.path()), Ok(Some(_)))
+        });
+        held.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Plans a start. The plan says so when the image is yet to be built.
     ///
     /// # Errors
     /// [`PrepareError`].
-    pub fn prepare(&self, target: &Target) -> Result<Prepared, PrepareError> {
+    pub fn prepare(&self, target: &Target, purpose: Purpose) -> Result<Prepared, PrepareError> {
         let compartment = self.compartment(target.declared())?;
         let engine = self.engine(compartment.engine);
-        casemate_plan::available(compartment, engine)?;
-        let instance = self.instance(target, compartment)?;
+        casemate_plan::available(compartment, engine, &self.settings().audit)?;
+        let instance = self.instance(target, compartment, purpose)?;
         let (image_name, recipe) = self.image_of(compartment)?;
         let facts = facts::gather(&Sources {
             qemu: engine.binary.as_ref().map(|program| program.as_path().to_owned()),
             ..Sources::current(&self.places)
         });
         programs::check(&facts.programs)?;
-        let store = self.store()?;
+        let store = match purpose {
+            Purpose::Print => Store::at(self.places.data()?),
+            Purpose::Start => self.store()?,
+        };
         let failed = |source| image_error(image_name.as_str(), source);
         let image = store.current_for(&image_name, &recipe).map_err(failed)?;
         let parts = match &image {
             None => None,
             Some(image) => {
                 let groups = casemate_plan::module_groups(compartment, engine);
+                let agent = &facts.programs.agent;
+                let initrd = match purpose {
+                    Purpose::Print => store.initrd_path(image, agent, &groups),
+                    Purpose::Start => store.initrd(image, agent, &groups),
+                };
                 Some(ImageParts {
                     digest: image.digest.to_string(),
                     root: image.root(),
                     filesystem: "erofs".into(),
                     kernel: image.kernel(),
-                    initrd: store
-                        .initrd(image, &facts.programs.agent, &groups)
-                        .map_err(|source| image_error(image_name.as_str(), source))?,
+                    initrd: initrd.map_err(|source| image_error(image_name.as_str(), source))?,
                 })
             }
         };
@@ -402,6 +441,7 @@ impl World {
         let request = Request {
             compartment,
             engine,
+            audit: &self.settings().audit,
             machine_id: machine_id(&instance, &self.user),
             instance,
             image: parts,
@@ -422,6 +462,7 @@ impl World {
         &self,
         target: &Target,
         compartment: &Compartment,
+        purpose: Purpose,
     ) -> Result<Instance, PrepareError> {
         let (slot, fresh) = match target {
             Target::Fresh { template, .. } if !compartment.disposable_template => {
@@ -429,7 +470,10 @@ impl World {
             }
             Target::Fresh { number, .. } => (FRESH_SLOTS + number, true),
             Target::Declared(_) => {
-                let ids = self.ids()?;
+                let ids = match purpose {
+                    Purpose::Print => self.ids_to_be()?,
+                    Purpose::Start => self.ids()?,
+                };
                 let id = ids.compartments[&compartment.name].id.get();
                 let slot = (id - 1) / 2;
                 if slot >= FRESH_SLOTS {

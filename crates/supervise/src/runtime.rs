@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use casemate_host::linux::LinuxHost;
+use casemate_image::Image;
 use casemate_link::orders::{self, Order, OrderError, Report};
 use casemate_plan::Plan;
 use casemate_plan::process::Role;
@@ -42,8 +43,8 @@ pub(crate) struct Assignment {
     pub(crate) plan: Plan,
     /// What to do if KVM turns out not to bring a guest up.
     pub(crate) plan_without_kvm: Option<Plan>,
-    /// Digest of the image, for the status.
-    pub(crate) image: String,
+    /// What it boots from; checked while the processes start.
+    pub(crate) image: Image,
     /// Where logs go.
     pub(crate) log_directory: PathBuf,
     /// Users besides the owner who may use the control socket.
@@ -63,6 +64,8 @@ struct Runtime<'h> {
     requests: HashMap<RequestId, (Option<OwnedFd>, mpsc::UnboundedSender<Answer>)>,
     exits: mpsc::UnboundedSender<(u32, Role)>,
     events: mpsc::UnboundedSender<(u32, Event)>,
+    /// The image was checked and is as it was built.
+    image_is_good: bool,
     kvm_never_worked: bool,
 }
 
@@ -101,13 +104,16 @@ pub(crate) async fn run(
         requests: HashMap::new(),
         exits,
         events,
+        image_is_good: false,
         kvm_never_worked: false,
     };
+    let mut checked = check_image(runtime.assignment.image.clone());
     runtime.launch();
     while runtime.life.outcome().is_none() {
         let deadline = runtime.life.deadline();
         tokio::select! {
             report = receive_report(runtime.orders.as_ref()) => runtime.report(report),
+            Some(result) = checked.recv() => runtime.image_checked(result),
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     let allowed = allowed(&stream, own, &runtime.assignment.users);
@@ -141,6 +147,18 @@ pub(crate) async fn run(
         runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
     runtime.crew.stop();
     Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked })
+}
+
+/// Hashes what the guest boots from, beside the event loop: it takes a tenth of a second, in which
+/// the processes start. The VMM executes nothing before the result is there.
+fn check_image(image: Image) -> mpsc::UnboundedReceiver<Result<(), String>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let result = image.check_boot_parts().map_err(|error| crate::chain(&error));
+        // Nobody listens when the life has ended meanwhile.
+        let _ = sender.send(result);
+    });
+    receiver
 }
 
 fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
@@ -214,12 +232,40 @@ impl Runtime<'_> {
                 self.commands = Some(commands);
                 let serve = monitor::serve(monitor, receiver, self.launches, self.events.clone());
                 tokio::task::spawn_local(serve);
+                if self.image_is_good {
+                    self.execute(monitor::Command::Continue);
+                }
                 self.tell(Event::Launched);
             }
             Err(reason) => {
                 let effects = self.life.could_not_launch(reason, Instant::now());
                 self.carry_out(effects);
             }
+        }
+    }
+
+    fn image_checked(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.image_is_good = true;
+                self.execute(monitor::Command::Continue);
+            }
+            Err(what) => {
+                let image = &self.assignment.image.digest;
+                let reason = format!(
+                    "the image {image} is damaged: {what}\n\
+                     build it anew: casemate image build --force"
+                );
+                let effects = self.life.could_not_launch(reason, Instant::now());
+                self.carry_out(effects);
+            }
+        }
+    }
+
+    fn execute(&self, command: monitor::Command) {
+        if let Some(commands) = &self.commands {
+            // A VMM that is gone is noticed by its end.
+            let _ = commands.send(command);
         }
     }
 
@@ -309,10 +355,7 @@ impl Runtime<'_> {
                         let nanoseconds = casemate_host::clock::now_ns();
                         self.order(Order::SetClock { nanoseconds }, None);
                     }
-                    if let Some(commands) = &self.commands {
-                        // A VMM that is gone is noticed by its end.
-                        let _ = commands.send(command);
-                    }
+                    self.execute(command);
                 }
                 Effect::Kill => self.crew.kill(),
                 Effect::Progress(id, progress) => {
@@ -420,7 +463,7 @@ impl Runtime<'_> {
             acceleration: self.assignment.plan.acceleration.into(),
             supervisor_pid: std::process::id(),
             processes: self.crew.status(),
-            image: self.assignment.image.clone(),
+            image: self.assignment.image.digest.to_string(),
             agent,
             kernel,
             sessions: self.life.sessions(Instant::now()),

@@ -115,6 +115,10 @@ struct Translate<'a> {
 impl Translate<'_> {
     /// The value for a switch; none leaves the switch out.
     fn value(&self, switch: &str, value: Option<&str>) -> Result<Option<Option<String>>> {
+        // Nobody would tell it to go on.
+        if switch == "-S" {
+            return Ok(None);
+        }
         let Some(value) = value else { return Ok(Some(None)) };
         let chardev = |id: &str| switch == "-chardev" && value.contains(&format!("id={id},"));
         Ok(match switch {

@@ -12,6 +12,7 @@ use crate::value::name::CompartmentName;
 pub(super) fn ids(
     settings: &Settings,
     prior: &AssignedIds,
+    running: &BTreeSet<CompartmentName>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> BTreeMap<CompartmentName, CompartmentId> {
     let largest = settings.network.largest_id();
@@ -22,13 +23,25 @@ pub(super) fn ids(
             given.insert(name.clone(), id);
         }
     };
-    for compartment in settings.compartments.values() {
-        if let Some(id) = compartment.id {
-            give(&compartment.name, id, &mut taken);
-        }
-    }
     let (present, gone): (Vec<_>, Vec<_>) =
         prior.compartments.iter().partition(|(name, _)| settings.compartments.contains_key(*name));
+    for compartment in settings.compartments.values() {
+        let Some(id) = compartment.id else { continue };
+        let holder = gone.iter().find(|(name, held)| held.id == id && running.contains(*name));
+        match holder {
+            None => give(&compartment.name, id, &mut taken),
+            Some((holder, _)) => diagnostics.push(
+                Diagnostic::error(format!(
+                    "id {id} of compartment `{}` is in use: `{holder}`, declared elsewhere, runs \
+                     with it",
+                    compartment.name,
+                ))
+                .at(compartment.declared)
+                .hint(format!("choose another `id`, or run: casemate stop {holder}"))
+                .concerning(Concern::Compartment(compartment.name.to_string())),
+            ),
+        }
+    }
     for (name, assigned) in present.iter().chain(&gone) {
         give(name, assigned.id, &mut taken);
     }
@@ -42,7 +55,10 @@ pub(super) fn ids(
     let mut reclaimable: Vec<CompartmentName> = gone
         .iter()
         .map(|(name, _)| (*name).clone())
-        .filter(|name| given.contains_key(name) && !settings.broken.contains_key(name.as_str()))
+        .filter(|name| {
+            let keeps = settings.broken.contains_key(name.as_str()) || running.contains(name);
+            given.contains_key(name) && !keeps
+        })
         .rev()
         .collect();
     for compartment in new {
