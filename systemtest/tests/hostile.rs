@@ -245,6 +245,7 @@ fn second_exit_of_a_session_does_no_harm() {
     let done = world.run(["true"]).within(LIMIT).done();
     // The first was in order; the second may come before its client has taken the first.
     assert!(matches!(done.code, Some(3 | 125)), "{done}");
+    world.await_state("failed");
     world.stop_force().ok();
     world.assert_gone(world.name());
     assert_neighbour_works(test);

@@ -152,12 +152,14 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
     let claim = Step::RunDirectory { path: world.run_directory(&start.target.name()) };
     applied.apply(&mut host, &claim)?;
     let result = serve(&world, start, activated, prepared, &mut host);
+    // Before others see that it is gone, so that they never see it gone without a reason.
+    if let Ok(outcome) = &result {
+        remember(&world, start, outcome);
+    }
     for error in applied.undo(&mut host) {
         complain(&chain(&error));
     }
-    let outcome = result?;
-    remember(&world, start, &outcome);
-    Ok(match outcome {
+    Ok(match result? {
         Outcome::Stopped { .. } => ExitCode::SUCCESS,
         Outcome::Failed { .. } => ExitCode::FAILURE,
     })
