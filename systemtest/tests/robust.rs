@@ -72,9 +72,11 @@ fn dies_at_boot(test: &'static str, who: &str) {
     });
     kill_member(&process);
     let done = call.within(SHORT).done();
-    assert_eq!(done.code, Some(125), "{done}");
-    let done = done.says("error:");
-    drop(done);
+    // A supervisor killed before its client had asked it for anything is started again.
+    let again = done.code == Some(0) && done.stderr.contains("did not end in order");
+    if !(again && who.starts_with("casemate-super")) {
+        drop(done.exits(125).says("error:"));
+    }
     world.run(["true"]).done().ok();
     world.stop_force().ok();
     world.assert_gone(world.name());

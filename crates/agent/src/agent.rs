@@ -33,6 +33,7 @@ use crate::session::command::Settings;
 use crate::session::table::{Sessions, StreamError};
 use crate::shutdown::{self, Shutdown};
 use crate::signals::{Request, Signals};
+use crate::uevents::Uevents;
 
 /// Open files of the agent itself: four for each of 256 sessions, and some.
 const OPEN_FILES: u64 = 4096;
@@ -74,6 +75,7 @@ struct Agent {
     sessions: Sessions,
     settings: Settings,
     console: Option<Console>,
+    uevents: Option<Uevents>,
     shutdown: Option<Shutdown>,
     /// The guest is set up.
     booted: bool,
@@ -147,6 +149,7 @@ impl Agent {
             sessions: Sessions::new(null.into()),
             settings: Settings::default(),
             console: None,
+            uevents: None,
             shutdown: None,
             booted: false,
             leaving: false,
@@ -195,6 +198,7 @@ impl Agent {
                 match event.token {
                     Token::PORT => self.link.event(&self.epoll),
                     Token::SIGNALS => self.take_signals(),
+                    Token::UEVENTS => self.take_uevents(),
                     token => {
                         if let Some((id, channel)) = token.as_session() {
                             let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
@@ -293,6 +297,16 @@ impl Agent {
                     self.leaving = true;
                 }
             }
+        }
+    }
+
+    /// Passes on that a block of the root does not verify; the kernel says which a hundred times at
+    /// most.
+    fn take_uevents(&mut self) {
+        if let Some(block) = self.uevents.as_ref().and_then(Uevents::damaged_block)
+            && self.link.is_up()
+        {
+            self.link.out.message(&FromGuest::RootDamaged { block });
         }
     }
 

@@ -33,6 +33,8 @@ impl Token {
     pub(crate) const PORT: Self = Self(0);
     /// The signal descriptor.
     pub(crate) const SIGNALS: Self = Self(1);
+    /// The kernel's news of its devices.
+    pub(crate) const UEVENTS: Self = Self(2);
 
     /// A descriptor of the session with this id; ids begin with 1.
     pub(crate) fn session(id: u32, channel: Channel) -> Self {
@@ -166,6 +168,7 @@ mod tests {
         }
         assert_eq!(Token::PORT.as_session(), None);
         assert_eq!(Token::SIGNALS.as_session(), None);
+        assert_eq!(Token::UEVENTS.as_session(), None);
     }
 
     #[test]

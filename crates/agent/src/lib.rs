@@ -31,5 +31,6 @@ mod port;
 mod session;
 mod shutdown;
 mod signals;
+mod uevents;
 
 pub use agent::{run_as_init, run_as_service};

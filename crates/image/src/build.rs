@@ -2,6 +2,7 @@
 //! manifest that describes them.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,11 +12,12 @@ use crate::debian::{self, DebianError};
 use crate::digest::{self, Digest};
 use crate::error::{Attempt, FileError};
 use crate::kernel::{self, KernelError};
-use crate::manifest::{FORMAT, Inputs, Manifest, Module, Package, Part, Parts};
+use crate::manifest::{FORMAT, Inputs, Manifest, Module, Package, Part, Parts, Verity};
 use crate::modules::{self, ModuleError};
 use crate::recipe::{RecipeError, Source};
 use crate::scratch::Scratch;
 use crate::store::StoreError;
+use crate::verity::{BLOCK, Tree};
 use crate::{Phase, Progress, Recipe};
 
 /// Folder of the modules in an image.
@@ -74,6 +76,8 @@ pub(crate) struct Raw {
     pub(crate) architecture: String,
     /// What the recipe was resolved to.
     pub(crate) inputs: Inputs,
+    /// [`Manifest::serial`].
+    pub(crate) serial: u64,
     /// Installed packages, in order.
     pub(crate) packages: Vec<Package>,
 }
@@ -98,7 +102,7 @@ pub(crate) fn assemble(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Manifest, BuildError> {
     progress(Progress::begin(Phase::Kernel));
-    let root = copy(&raw.root, image, "root.erofs")?;
+    let (root, verity) = root(&raw.root, image)?;
     let bzimage = copy(&raw.kernel, image, "bzImage")?;
     let path = image.join(&bzimage.file);
     let vmlinux = kernel::vmlinux(&fs::read(&path).attempt("read", &path)?)?;
@@ -116,16 +120,38 @@ pub(crate) fn assemble(
         .collect::<Result<_, FileError>>()?;
     Ok(Manifest {
         format: FORMAT,
+        serial: raw.serial,
         architecture: raw.architecture,
         kernel_release: raw.kernel_release,
         recipe: recipe.clone(),
         inputs: raw.inputs,
         parts: Parts { root, kernel, bzimage },
-        verity: None,
+        verity,
         modules,
         module_groups: selection.groups,
         packages: raw.packages,
     })
+}
+
+/// Copies the packed root file system, with its hash tree behind it.
+fn root(from: &Path, image: &Path) -> Result<(Part, Verity), FileError> {
+    const FILE: &str = "root.erofs";
+    let path = image.join(FILE);
+    let mut target = File::create_new(&path).attempt("create", &path)?;
+    io::copy(&mut open_plain(from)?, &mut target).attempt("write", &path)?;
+    let tree = File::open(&path).and_then(|data| Tree::of(BufReader::with_capacity(1 << 18, data)));
+    let tree = tree.attempt("read", &path)?;
+    let hash_offset = tree.data_blocks * BLOCK as u64;
+    target
+        .set_len(hash_offset)
+        .and_then(|()| target.seek(SeekFrom::End(0)))
+        .and_then(|_| tree.write(&target))
+        .attempt("write", &path)?;
+    let written = File::open(&path).attempt("read", &path)?;
+    let (sha256, size) = Digest::of_reader(written).attempt("read", &path)?;
+    debug_assert_eq!(size, hash_offset + tree.len());
+    let part = Part { file: FILE.to_owned(), size, sha256 };
+    Ok((part, Verity { root_hash: tree.root, hash_offset }))
 }
 
 fn copy(from: &Path, image: &Path, file: &str) -> Result<Part, FileError> {

@@ -26,6 +26,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest itself.
+    pub fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// The digest and length of what remains in `reader`.
     ///
     /// # Errors
@@ -50,6 +55,12 @@ pub(crate) fn copy(mut reader: impl Read, mut writer: impl Write) -> io::Result<
         hasher.update(&buffer[..count]);
         writer.write_all(&buffer[..count])?;
         length += count as u64;
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 

@@ -32,6 +32,7 @@ mod progress;
 mod recipe;
 mod scratch;
 mod store;
+mod verity;
 
 pub use build::BuildError;
 pub use command::CommandError;

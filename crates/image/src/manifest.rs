@@ -7,16 +7,21 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
+use crate::verity::BLOCK;
 use crate::{Digest, Recipe};
 
 /// The only manifest format this crate writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// What an image consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of this format, 1.
+    /// Version of this format, 2.
     pub format: u32,
+    /// Larger for what was made from newer inputs: seconds since 1970 of the newest list of
+    /// packages for a Debian image, 0 where the inputs have no time. An image with a smaller one
+    /// than the last does not take its place unnoticed.
+    pub serial: u64,
     /// Processor architecture, as `uname -m` names it.
     pub architecture: String,
     /// Release of the kernel, as `uname -r` gives it.
@@ -27,9 +32,8 @@ pub struct Manifest {
     pub inputs: Inputs,
     /// The large files.
     pub parts: Parts,
-    /// dm-verity parameters of the root file system, when it has a hash tree.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verity: Option<Verity>,
+    /// How the blocks of the root file system are checked when they are read.
+    pub verity: Verity,
     /// Kernel modules, each after those it depends on.
     pub modules: Vec<Module>,
     /// Names of the modules each group needs, dependencies included.
@@ -56,7 +60,7 @@ pub struct Inputs {
 /// The large files of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
-    /// The root file system, erofs.
+    /// The root file system, erofs, and behind it its dm-verity hash tree.
     pub root: Part,
     /// The kernel as an uncompressed ELF file, for a PVH boot.
     pub kernel: Part,
@@ -75,13 +79,26 @@ pub struct Part {
     pub sha256: Digest,
 }
 
-/// dm-verity parameters of the root file system.
+/// dm-verity parameters of the root file system: SHA-256 over blocks of 4096 bytes, no salt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verity {
-    /// Root hash, hexadecimal.
-    pub root_hash: String,
-    /// Where in the root part the hash tree begins, in bytes.
+    /// Root hash.
+    pub root_hash: Digest,
+    /// Where in the root part the superblock of the hash tree is, in bytes; the file system ends
+    /// there.
     pub hash_offset: u64,
+}
+
+impl Verity {
+    /// Number of blocks of the file system.
+    pub fn data_blocks(&self) -> u64 {
+        self.hash_offset / BLOCK as u64
+    }
+
+    /// The block of the root part in which the tree begins, behind its superblock.
+    pub fn hash_start(&self) -> u64 {
+        self.data_blocks() + 1
+    }
 }
 
 /// One kernel module, stored uncompressed.

@@ -61,6 +61,7 @@ fn raw(work: &Path, recipe: &Recipe) -> Raw {
             source_date_epoch: 1,
             tools: BTreeMap::new(),
         },
+        serial: 7,
         packages: Vec::new(),
     }
 }
@@ -240,14 +241,14 @@ fn a_damaged_cached_initrd_is_written_anew_and_a_changed_module_refused() {
 #[test]
 fn a_later_manifest_format_is_refused_by_number() {
     let Fixture { directory: _directory, store } = fixture();
-    let bytes = br#"{"format": 2, "anything": []}"#;
+    let bytes = br#"{"format": 3, "anything": []}"#;
     let digest = Digest::of(bytes);
     let folder = store.image_path(digest);
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join(MANIFEST), bytes).unwrap();
     assert!(matches!(
         store.get(digest),
-        Err(StoreError::Image(ImageError::Format { format: 2, .. }))
+        Err(StoreError::Image(ImageError::Format { format: 3, .. }))
     ));
 }
 

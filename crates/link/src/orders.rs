@@ -104,6 +104,11 @@ pub enum Report {
     },
     /// The guest is shutting down.
     ShuttingDown,
+    /// A block of the root file system does not verify.
+    RootDamaged {
+        /// Its number, of 4096 bytes each.
+        block: u64,
+    },
     /// A session's command runs.
     Started {
         /// The stream.

@@ -336,6 +336,7 @@ impl Relay {
             FromGuest::Log { text } => Report::GuestLog { text: harmless_line(&text, MAX_TEXT) },
             FromGuest::Pong { id } => Report::Pong { id },
             FromGuest::ShuttingDown => Report::ShuttingDown,
+            FromGuest::RootDamaged { block } => Report::RootDamaged { block },
         });
         Ok(())
     }
@@ -392,7 +393,8 @@ impl Relay {
     }
 
     fn report(&mut self, report: Report) {
-        if self.reports.len() >= REPORT_LIMIT && matches!(report, Report::GuestLog { .. }) {
+        let news = matches!(report, Report::GuestLog { .. } | Report::RootDamaged { .. });
+        if self.reports.len() >= REPORT_LIMIT && news {
             return;
         }
         self.reports.push_back(report);

@@ -63,6 +63,7 @@ pub(crate) fn boot(
             serial: ROOT_SERIAL.into(),
             filesystem: image.map_or("erofs".into(), |image| image.filesystem.clone()),
             overlay: true,
+            verity: image.and_then(|image| image.verity.clone()),
         },
         overlay_size: 0,
         init: match guest.init {

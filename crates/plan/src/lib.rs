@@ -79,6 +79,8 @@ pub struct ImageParts {
     pub root: PathBuf,
     /// Its type.
     pub filesystem: String,
+    /// How the guest checks its blocks; none while the image is not built.
+    pub verity: Option<casemate_wire::Verity>,
     /// Kernel to boot.
     pub kernel: PathBuf,
     /// Initrd with our agent.

@@ -164,8 +164,8 @@ fn acceleration(
 /// names them.
 pub fn module_groups(compartment: &Compartment, engine: &EngineSettings) -> Vec<&'static str> {
     match model(compartment, engine) {
-        MachineModel::Q35 => vec!["console"],
-        MachineModel::Microvm => vec!["console", "mmio"],
+        MachineModel::Q35 => vec!["verity", "console"],
+        MachineModel::Microvm => vec!["verity", "console", "mmio"],
     }
 }
 
@@ -324,6 +324,7 @@ fn not_built(name: &str) -> ImageParts {
         digest: "(to be built)".into(),
         root: part("root.erofs"),
         filesystem: "erofs".into(),
+        verity: None,
         kernel: part("kernel"),
         initrd: part("initrd"),
     }

@@ -9,6 +9,7 @@ use casemate_config::{Environment, Format, Origin, Source};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::process::Role;
 use casemate_plan::{ImageParts, Instance, Request, identity, plan, print};
+use casemate_wire::Verity;
 
 fn facts() -> HostFacts {
     let text = fs::read_to_string(cases().join("facts.json")).expect("the facts");
@@ -37,6 +38,7 @@ fn image() -> ImageParts {
         digest: "0123456789abcdef".repeat(4),
         root: directory.join("root.erofs"),
         filesystem: "erofs".into(),
+        verity: Some(Verity { root_hash: [0xcd; 32], data_blocks: 13_000, hash_start: 13_001 }),
         kernel: directory.join("kernel"),
         initrd: "/store/derived/initrd".into(),
     }

@@ -165,6 +165,7 @@ pub struct Life {
     /// QMP said that the guest was reset (true) or powered off (false).
     guest_reset: Option<bool>,
     port_closed: bool,
+    root_damaged: bool,
     /// How the VMM ended unasked, and until when the link may report the guest's last words.
     vmm_exit: Option<(String, Instant)>,
     agent: Option<(String, String)>,
@@ -189,6 +190,7 @@ impl Life {
             guest_lines: GUEST_LINES,
             guest_reset: None,
             port_closed: false,
+            root_damaged: false,
             vmm_exit: None,
             agent: None,
             effects: Vec::new(),
@@ -269,6 +271,11 @@ impl Life {
     /// The agent's version and the guest's kernel, once known.
     pub fn agent(&self) -> Option<&(String, String)> {
         self.agent.as_ref()
+    }
+
+    /// What the user should know.
+    pub fn notes(&self) -> &[String] {
+        &self.terms.notes
     }
 
     /// The running sessions.
@@ -444,6 +451,7 @@ impl Life {
                 self.fail(format!("the guest could not be set up: {reason}"), now);
             }
             Report::GuestLog { text } => self.guest_log(&text),
+            Report::RootDamaged { block } => self.root_damaged(block),
             Report::Pong { .. } => {}
             Report::ShuttingDown => self.guest_shuts_down = true,
             Report::Started { stream, pid } => self.started(stream, pid),
@@ -469,6 +477,19 @@ impl Life {
                 Some(run) => self.open(id, &run, now),
                 None => self.reply_ready(id, None),
             }
+        }
+    }
+
+    /// Said once: what the first block says of the image, the others say too.
+    fn root_damaged(&mut self, block: u64) {
+        if !self.root_damaged {
+            self.root_damaged = true;
+            let text = format!(
+                "the image is damaged: block {block} of its root file system does not verify, and \
+                 programs that read it get an input/output error; run: casemate image verify"
+            );
+            self.log(true, text.clone());
+            self.terms.notes.push(text);
         }
     }
 

@@ -432,6 +432,7 @@ impl World {
                     digest: image.digest.to_string(),
                     root: image.root(),
                     filesystem: "erofs".into(),
+                    verity: Some(verity(&image.manifest.verity)),
                     kernel: image.kernel(),
                     initrd: initrd.map_err(|source| image_error(image_name.as_str(), source))?,
                 })
@@ -499,6 +500,14 @@ fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareEr
             components: components.iter().map(ToString::to_string).collect(),
         }),
     })
+}
+
+fn verity(of_image: &casemate_image::Verity) -> casemate_wire::Verity {
+    casemate_wire::Verity {
+        root_hash: of_image.root_hash.bytes(),
+        data_blocks: of_image.data_blocks(),
+        hash_start: of_image.hash_start(),
+    }
 }
 
 fn image_name(name: &str) -> Result<ImageName, PrepareError> {

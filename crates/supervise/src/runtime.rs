@@ -467,7 +467,7 @@ impl Runtime<'_> {
             agent,
             kernel,
             sessions: self.life.sessions(Instant::now()),
-            notes: self.assignment.plan.notes.clone(),
+            notes: self.life.notes().to_vec(),
         }
     }
 }

@@ -27,12 +27,12 @@ pub use credit::{CreditError, Receiver, Sender};
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, Kind, encode_header, push_frame};
 pub use message::{
     Boot, ExitStatus, FromGuest, FromHost, Init, MessageError, OpenSession, RootDisk, TerminalSize,
-    User, WriteFile, decode, encode,
+    User, Verity, WriteFile, decode, encode,
 };
 
 /// Version of the protocol. The two ends talk only when theirs are equal: the agent always comes
 /// from the host's own initrd, so there is no older agent to be kind to.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Name of the virtio-serial port, as the guest finds it in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "casemate.link";

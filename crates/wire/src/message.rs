@@ -45,6 +45,12 @@ pub enum FromGuest {
     },
     /// The agent has begun to shut the guest down (asked to, or from inside).
     ShuttingDown,
+    /// A block of the root file system is not what it was when the image was made. Who reads it
+    /// gets an input/output error.
+    RootDamaged {
+        /// The first such block, in units of 4096 bytes; of the data or of its hash tree.
+        block: u64,
+    },
 }
 
 /// From the host to the agent.
@@ -117,6 +123,20 @@ pub struct RootDisk {
     /// With a tmpfs overlay above it (forgotten at shutdown). Without, the root is mounted as it
     /// is, read-only when the disk is.
     pub overlay: bool,
+    /// How its blocks are checked when they are read; not at all when none.
+    pub verity: Option<Verity>,
+}
+
+/// Parameters of dm-verity: SHA-256 over blocks of 4096 bytes, without salt, data and hash tree on
+/// one disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verity {
+    /// Digest of the tree's top block.
+    pub root_hash: [u8; 32],
+    /// Blocks of the file system.
+    pub data_blocks: u64,
+    /// The block of the disk in which the tree begins.
+    pub hash_start: u64,
 }
 
 /// What runs in the guest once it is set up.

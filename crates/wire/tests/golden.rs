@@ -6,7 +6,7 @@ use std::path::Path;
 
 use casemate_wire::{
     Boot, ExitStatus, FromGuest, FromHost, Init, Kind, OpenSession, RootDisk, TerminalSize, User,
-    WriteFile, decode, encode, preamble, push_frame,
+    Verity, WriteFile, decode, encode, preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -33,6 +33,7 @@ fn from_guest() -> Vec<(&'static str, FromGuest)> {
         ("Log", FromGuest::Log { text: "é".into() }),
         ("Pong", FromGuest::Pong { id: 300 }),
         ("ShuttingDown", FromGuest::ShuttingDown),
+        ("RootDamaged", FromGuest::RootDamaged { block: 300 }),
     ]
 }
 
@@ -42,7 +43,12 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         machine_id: "0123456789abcdef0123456789abcdef".into(),
         clock: 1_900_000_000_000_000_000,
         seed: vec![1, 2, 255],
-        root: RootDisk { serial: "root".into(), filesystem: "erofs".into(), overlay: true },
+        root: RootDisk {
+            serial: "root".into(),
+            filesystem: "erofs".into(),
+            overlay: true,
+            verity: Some(Verity { root_hash: [0xab; 32], data_blocks: 300, hash_start: 301 }),
+        },
         overlay_size: 1 << 30,
         init: Init::Systemd,
         users: vec![User {

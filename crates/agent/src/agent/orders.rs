@@ -15,6 +15,7 @@ use crate::session::Desk;
 use crate::session::command::Settings;
 use crate::session::table::StreamError;
 use crate::signals::Signals;
+use crate::uevents::Uevents;
 
 impl Agent {
     /// The first message of a connection.
@@ -65,6 +66,9 @@ impl Agent {
     /// Sets the guest up and says how that went.
     fn boot(&mut self, boot: Boot) {
         let asked = since_boot();
+        if boot.root.verity.is_some() {
+            self.listen_for_damage();
+        }
         let made = boot::set_up(&boot, &mut self.log);
         let failure = match (made, boot.init) {
             (Err(error), _) => Some(error.sentence()),
@@ -103,6 +107,18 @@ impl Agent {
         ));
     }
 
+    fn listen_for_damage(&mut self) {
+        let listening = Uevents::listen().and_then(|uevents| {
+            self.epoll.add_read(&uevents, Token::UEVENTS)?;
+            Ok(uevents)
+        });
+        match listening {
+            Ok(uevents) => self.uevents = Some(uevents),
+            // Readers get their errors all the same.
+            Err(error) => self.log.warn(format!("could not listen for damaged blocks: {error}")),
+        }
+    }
+
     /// Goes on beside the image's own init.
     fn hand_over(&mut self) -> io::Result<()> {
         handover::hand_over()?;
@@ -111,6 +127,9 @@ impl Agent {
         self.epoll = Epoll::new()?;
         self.signals = Signals::new()?;
         self.epoll.add_read(&self.signals, Token::SIGNALS)?;
+        if let Some(uevents) = &self.uevents {
+            self.epoll.add_read(uevents, Token::UEVENTS)?;
+        }
         self.link.watch(&self.epoll)
     }
 }

@@ -5,7 +5,7 @@
 //! early        /dev, /sys, the initrd's modules        before the host has said anything
 //! loopback     lo                                      while the host answers the greeting
 //! set_up       randomness, clock                       from here on as `Boot` asks
-//!   root       disk ▶ read-only mount ▶ overlay ▶ switch root
+//!   root       disk ▶ dm-verity ▶ read-only mount ▶ overlay ▶ switch root
 //!   mounts     /proc, /dev/pts, /run, … , cgroup2
 //!   identity   names, sysctls, time zone
 //!   users      accounts and homes
@@ -17,6 +17,7 @@
 
 mod files;
 pub(crate) mod identity;
+mod mapper;
 pub(crate) mod modules;
 pub(crate) mod mounts;
 mod random;
@@ -50,6 +51,22 @@ pub(crate) enum SetupError {
         serial: String,
         /// Those that are there.
         present: String,
+    },
+    /// dm-verity could not be set up.
+    #[error("could not set up the check of the disk {serial:?} (dm-verity)")]
+    Verity {
+        /// The disk's serial number.
+        serial: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The first blocks of the root do not verify.
+    #[error("could not trust the disk {serial:?}: its blocks are not those of the image")]
+    Damaged {
+        /// The disk's serial number.
+        serial: String,
+        /// What reading them gave.
+        source: Box<SetupError>,
     },
     /// A file or folder.
     #[error("could not {verb} {path}")]

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use casemate_wire::RootDisk;
+use casemate_wire::{RootDisk, Verity};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
 
 use super::SetupError;
+use super::mapper::{self, Target};
 use super::mounts::{folder, mount_at};
 use crate::log::Log;
 
@@ -25,7 +26,11 @@ const NEW: &str = "/newroot";
 
 /// Mounts the root disk, and the overlay above it when that is asked for, at [`NEW`].
 pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), SetupError> {
-    let device = find_disk(&disk.serial)?;
+    let mut device = find_disk(&disk.serial)?;
+    if let Some(verity) = &disk.verity {
+        device = verified(&device, verity)
+            .map_err(|source| SetupError::Verity { serial: disk.serial.clone(), source })?;
+    }
     let device = device.to_string_lossy();
     folder(NEW)?;
     if !disk.overlay {
@@ -33,7 +38,13 @@ pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), Setup
     }
     folder("/lower")?;
     folder("/over")?;
-    mount_at(&device, "/lower", &disk.filesystem, MsFlags::MS_RDONLY, "")?;
+    mount_at(&device, "/lower", &disk.filesystem, MsFlags::MS_RDONLY, "").map_err(|error| {
+        match disk.verity {
+            // The superblock is the first block read, and with it every level of the tree.
+            Some(_) => SetupError::Damaged { serial: disk.serial.clone(), source: error.into() },
+            None => error,
+        }
+    })?;
     let size = match overlay_size {
         0 => "mode=0755".to_owned(),
         size => format!("mode=0755,size={size}"),
@@ -44,6 +55,22 @@ pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), Setup
     let layers = "lowerdir=/lower,upperdir=/over/upper,workdir=/over/work";
     // The layers stay mounted below the new root, where nobody can reach them.
     mount_at("overlay", NEW, "overlay", MsFlags::empty(), layers)
+}
+
+/// A device above `disk` that gives a block only when it verifies.
+fn verified(disk: &Path, verity: &Verity) -> std::io::Result<PathBuf> {
+    const BLOCK: u64 = 4096;
+    let root_hash: String = verity.root_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let disk = disk.display();
+    let parameters = format!(
+        "1 {disk} {disk} {BLOCK} {BLOCK} {} {} sha256 {root_hash} -",
+        verity.data_blocks, verity.hash_start
+    );
+    let sectors = verity.data_blocks.saturating_mul(BLOCK / mapper::SECTOR);
+    mapper::create(
+        "root",
+        Target { kind: "verity", sectors, parameters: &parameters, read_only: true },
+    )
 }
 
 /// Mounts a disk as it is: writable, or read-only when it cannot be written.

@@ -242,7 +242,12 @@ pub fn boot_message() -> Boot {
         machine_id: "0123456789abcdef0123456789abcdef".into(),
         clock: 1_900_000_000_000_000_000,
         seed: (0..64).collect(),
-        root: RootDisk { serial: "root".into(), filesystem: "erofs".into(), overlay: true },
+        root: RootDisk {
+            serial: "root".into(),
+            filesystem: "erofs".into(),
+            overlay: true,
+            verity: None,
+        },
         overlay_size: 64 << 20,
         init: Init::Agent,
         users: vec![User {

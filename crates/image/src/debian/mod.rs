@@ -138,6 +138,7 @@ pub(crate) fn build(
         kernel_release: release,
         architecture: build.architecture.name.to_owned(),
         packages: status::installed(&build.root)?,
+        serial: status::archive_date(&ours)?,
         inputs: Inputs {
             suite: build.suite,
             packages: build.packages,

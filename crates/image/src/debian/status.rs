@@ -21,6 +21,12 @@ pub(super) fn kernel_packages(ours: &Path) -> Result<Vec<Package>, FileError> {
     Ok(packages)
 }
 
+/// The date of the newest list of packages, in seconds since 1970, in our folder; 0 when no list
+/// had one.
+pub(super) fn archive_date(ours: &Path) -> Result<u64, FileError> {
+    Ok(read(&ours.join("archive-date"))?.trim().parse().unwrap_or(0))
+}
+
 fn read(path: &Path) -> Result<String, FileError> {
     let mut text = String::new();
     open_plain(path)?.read_to_string(&mut text).attempt("read", path)?;

@@ -16,6 +16,7 @@ fn terms() -> Terms {
                 serial: "root".into(),
                 filesystem: "erofs".into(),
                 overlay: true,
+                verity: None,
             },
             overlay_size: 0,
             init: casemate_wire::Init::Agent,

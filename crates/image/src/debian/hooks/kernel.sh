@@ -11,6 +11,16 @@ umask 022
 mkdir "$1/.casemate" "$1/.casemate/kernel"
 cd "$1/.casemate"
 
+# The lists' own dates, as their publishers signed them; the newest is the image's serial.
+newest=0
+for list in "$1"/var/lib/apt/lists/*Release; do
+    [ -e "$list" ] || continue
+    date=$(sed -n 's/^Date: //p;/^Date:/q' "$list")
+    seconds=$(date --utc --date="$date" +%s 2>/dev/null) || continue
+    [ "$seconds" -le "$newest" ] || newest=$seconds
+done
+echo "$newest" >archive-date
+
 wanted=
 for candidate in $CASEMATE_KERNELS; do
     if apt-cache show "$candidate" >/dev/null 2>&1; then
