@@ -73,7 +73,7 @@ fn dies_at_boot(test: &'static str, who: &str) {
     kill_member(&process);
     let done = call.within(SHORT).done();
     // A supervisor killed before its client had asked it for anything is started again.
-    let again = done.code == Some(0) && done.stderr.contains("did not end in order");
+    let again = done.code == Some(0) && done.error().contains("did not end in order");
     if !(again && who.starts_with("casemate-super")) {
         drop(done.exits(125).says("error:"));
     }

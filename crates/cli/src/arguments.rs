@@ -207,10 +207,55 @@ pub(crate) enum Image {
         #[arg(default_value = "debian")]
         name: String,
     },
-    /// List the images.
+    /// List the images and their generations.
     List(Json),
-    /// Show an image.
+    /// Show the current generation of an image.
     Show(NameJson),
+    /// Hash images anew and compare every byte with what they were built with.
+    Verify {
+        /// Names of images; all of them when none is given.
+        names: Vec<String>,
+    },
+    /// Build an image from today's packages; a new generation only if something changed.
+    Update {
+        /// Name of the image.
+        #[arg(default_value = "debian")]
+        name: String,
+    },
+    /// Go back to an earlier generation of an image, until the next build, update or import.
+    Rollback {
+        /// Number of the generation; the one before the current when not given.
+        #[arg(long, value_name = "NUMBER")]
+        to: Option<u32>,
+        /// Name of the image.
+        name: String,
+    },
+    /// Remove images that no generation names and no compartment runs.
+    Gc {
+        /// First forget all generations but the current and so many of the newest.
+        #[arg(long, value_name = "NUMBER")]
+        keep: Option<usize>,
+        /// Only say what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write the current generation of an image as an archive.
+    Export {
+        /// Name of the image.
+        name: String,
+        /// The file, which must not be there yet; `-` for standard output.
+        file: PathBuf,
+    },
+    /// Take an image from an archive that `export` wrote, as a new generation.
+    Import {
+        /// Take it though it is older than the last.
+        #[arg(long)]
+        rollback: bool,
+        /// The file; `-` for standard input.
+        file: PathBuf,
+        /// Name of the image.
+        name: String,
+    },
 }
 
 /// Arguments of `units`.

@@ -67,9 +67,9 @@ pub(crate) fn shell(
     eprintln!();
     match end {
         // As the signal would have done, but with the terminal as it was.
-        Ok(Left::BySignal) => Ok(128 + nix::libc::SIGTERM as u8),
-        Ok(Left::ByUser) => Ok(0),
-        Ok(Left::ByGuest) => {
+        Ok(Left::Signal) => Ok(128 + nix::libc::SIGTERM as u8),
+        Ok(Left::User) => Ok(0),
+        Ok(Left::Guest) => {
             eprintln!("compartment `{name}` has ended");
             Ok(0)
         }
@@ -78,9 +78,9 @@ pub(crate) fn shell(
 }
 
 enum Left {
-    ByUser,
-    ByGuest,
-    BySignal,
+    User,
+    Guest,
+    Signal,
 }
 
 /// A socket that becomes readable when this process shall end.
@@ -115,11 +115,11 @@ fn attach(mut socket: UnixStream, stop: &UnixStream) -> io::Result<Left> {
             from_user |= watched.get(2).is_some_and(|entry| entry.any().unwrap_or(true));
         }
         if stopped {
-            return Ok(Left::BySignal);
+            return Ok(Left::Signal);
         }
         if from_guest {
             match socket.read(&mut buffer)? {
-                0 => return Ok(Left::ByGuest),
+                0 => return Ok(Left::Guest),
                 count => {
                     let mut out = io::stdout();
                     out.write_all(&buffer[..count])?;
@@ -133,7 +133,7 @@ fn attach(mut socket: UnixStream, stop: &UnixStream) -> io::Result<Left> {
             let leave = typed.iter().position(|&byte| byte == LEAVE);
             socket.write_all(&typed[..leave.unwrap_or(count)])?;
             if leave.is_some() {
-                return Ok(Left::ByUser);
+                return Ok(Left::User);
             }
             open = count > 0;
         }

@@ -59,9 +59,9 @@ pub use value::id::CompartmentId;
 pub use value::mac::MacAddr;
 pub use value::name::{
     Argument, AuthorizedKey, CompartmentName, CompartmentType, DeviceIdentifier, DeviceModel,
-    GroupName, Hostname, ImageName, InterfaceName, KernelParam, Label, MirrorUrl, NetworkName,
-    PackageName, ReleaseName, SecretName, ShareTag, SysctlName, Tag, TemplateName, Timezone,
-    UnitName, UserName, VariableName, VolumeName,
+    GroupName, Hostname, ImageName, InterfaceName, KernelParam, Label, MinisignKey, MirrorUrl,
+    NetworkName, PackageName, ReleaseName, SecretName, ShareTag, SysctlName, Tag, TemplateName,
+    Timezone, UnitName, UserName, VariableName, VolumeName,
 };
 pub use value::net::Ipv4Cidr;
 pub use value::path::{FileMode, GuestPath, MountPoint, Program};

@@ -7,8 +7,8 @@ use crate::compartment::Compartment;
 use crate::source::{Origin, Span};
 use crate::value::choice::{Accel, EngineKind, LogLevel, Machine, NetworkMode};
 use crate::value::name::{
-    Argument, CompartmentName, ImageName, InterfaceName, MirrorUrl, NetworkName, PackageName,
-    ReleaseName,
+    Argument, CompartmentName, ImageName, InterfaceName, MinisignKey, MirrorUrl, NetworkName,
+    PackageName, ReleaseName,
 };
 use crate::value::net::Ipv4Cidr;
 use crate::value::path::Program;
@@ -84,6 +84,8 @@ pub struct ImageSettings {
     pub source: ImageSource,
     /// Packages beside the base system; of debian and nixos images only.
     pub packages: BTreeSet<PackageName>,
+    /// Key its manifests must be signed with.
+    pub public_key: Option<MinisignKey>,
     /// Upper limit of the finished image.
     pub size: Option<Size>,
 }
@@ -124,6 +126,8 @@ pub enum ImageSource {
         /// Attribute of the flake; the image's name when `None`.
         attribute: Option<Argument>,
     },
+    /// Brought by `casemate image import`.
+    Imported,
 }
 
 /// `[engine.KIND]`: how an engine is started.

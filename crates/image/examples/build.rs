@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => return Err(format!("unknown key {key}").into()),
         }
     }
-    let recipe = Recipe { source: Source::Debian(debian) };
+    let recipe = Recipe { source: Source::Debian(debian), size_limit: None };
     let name = ImageName::new(name)?;
     let store = Store::open(Path::new(store))?;
     let mut shown = None;

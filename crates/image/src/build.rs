@@ -29,9 +29,20 @@ pub enum BuildError {
     /// The recipe means nothing.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+    /// It is not made here.
+    #[error("could not build what is imported: its configuration says `source = \"imported\"`")]
+    Imported,
     /// The root file system could not be made from Debian packages.
     #[error(transparent)]
     Debian(#[from] DebianError),
+    /// It is larger than it may be.
+    #[error("could not keep to `size`: the root file system has {size} bytes, allowed are {limit}")]
+    TooLarge {
+        /// Bytes it has.
+        size: u64,
+        /// Bytes it may have.
+        limit: u64,
+    },
     /// The kernel cannot be used.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -47,6 +58,11 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// Whether the image comes from elsewhere.
+    pub fn is_imported(&self) -> bool {
+        matches!(self, Self::Imported)
+    }
+
     /// Whether there was no room for the image.
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -90,6 +106,7 @@ pub(crate) fn build(
 ) -> Result<Manifest, BuildError> {
     let raw = match &recipe.source {
         Source::Debian(source) => debian::build(&scratch.work()?, source, progress)?,
+        Source::Imported => return Err(BuildError::Imported),
     };
     assemble(&scratch.image(), recipe, raw, progress)
 }
@@ -103,6 +120,11 @@ pub(crate) fn assemble(
 ) -> Result<Manifest, BuildError> {
     progress(Progress::begin(Phase::Kernel));
     let (root, verity) = root(&raw.root, image)?;
+    if let Some(limit) = recipe.size_limit
+        && root.size > limit
+    {
+        return Err(BuildError::TooLarge { size: root.size, limit });
+    }
     let bzimage = copy(&raw.kernel, image, "bzImage")?;
     let path = image.join(&bzimage.file);
     let vmlinux = kernel::vmlinux(&fs::read(&path).attempt("read", &path)?)?;

@@ -142,11 +142,8 @@ impl Image {
     /// # Errors
     /// Names the first part that was changed or cannot be read.
     pub fn check_all_parts(&self) -> Result<(), ImageError> {
-        self.check_boot_parts()?;
-        self.check(&self.manifest.parts.bzimage)?;
-        self.check(&self.manifest.parts.root)?;
-        let mut modules = self.manifest.modules.iter();
-        modules.try_for_each(|module| self.check(&module.part))
+        Self::open(self.directory.clone(), self.digest)?;
+        self.manifest.all_parts().try_for_each(|part| self.check(part))
     }
 
     /// Reads a part into memory and checks it.

@@ -130,21 +130,28 @@ impl Manifest {
         bytes
     }
 
+    /// All files but the manifest itself.
+    pub fn all_parts(&self) -> impl Iterator<Item = &Part> {
+        let Parts { root, kernel, bzimage } = &self.parts;
+        let modules = self.modules.iter().map(|module| &module.part);
+        [root, kernel, bzimage].into_iter().chain(modules)
+    }
+
+    /// The same image but for the time of its inputs.
+    pub(crate) fn differs_only_in_serial(&self, other: &Self) -> bool {
+        Self { serial: 0, ..self.clone() } == Self { serial: 0, ..other.clone() }
+    }
+
     /// The first file that is not within the image's directory, if there is one: a manifest
     /// may come from elsewhere.
     pub(crate) fn stray_file(&self) -> Option<&str> {
-        let parts = [&self.parts.root, &self.parts.kernel, &self.parts.bzimage];
-        let modules = || self.modules.iter();
-        let mut files = parts
-            .into_iter()
-            .chain(modules().map(|module| &module.part))
-            .map(|part| part.file.as_str());
+        let mut files = self.all_parts().map(|part| part.file.as_str());
         let stray = |file: &&str| {
             let mut components = Path::new(file).components();
             let inside = components.all(|component| matches!(component, Component::Normal(_)));
             file.is_empty() || !inside
         };
-        let mut names = modules().map(|module| module.name.as_str());
+        let mut names = self.modules.iter().map(|module| module.name.as_str());
         files.find(stray).or_else(|| names.find(|name| name.contains('/') || name.contains('\n')))
     }
 }

@@ -85,13 +85,19 @@ pub(crate) struct Record {
     format: u32,
     /// Number of the generation in use.
     current: u32,
+    /// The user went back to it: it stays in use whatever the recipe says now.
+    #[serde(default)]
+    held: bool,
+    /// Serial of the newest image that was ever accepted, or of the one the user went back to.
+    #[serde(default)]
+    pub(crate) serial: u64,
     /// All generations, oldest first.
     pub(crate) generations: Vec<Generation>,
 }
 
 impl Default for Record {
     fn default() -> Self {
-        Self { format: FORMAT, current: 0, generations: Vec::new() }
+        Self { format: FORMAT, current: 0, held: false, serial: 0, generations: Vec::new() }
     }
 }
 
@@ -101,8 +107,45 @@ impl Record {
         self.generations.iter().find(|generation| generation.number == self.current)
     }
 
+    /// The image in use, for this recipe.
+    pub(crate) fn image_for(&self, recipe: Digest) -> Option<Digest> {
+        let current = self.current()?;
+        (self.held || current.recipe == recipe).then_some(current.image)
+    }
+
+    /// Keeps the current generation in use whatever the recipe says.
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Uses another generation: this one, or the one before the current. False when there is none.
+    pub(crate) fn go_back(&mut self, to: Option<u32>) -> bool {
+        let mut numbers = self.generations.iter().map(|generation| generation.number);
+        let found = match to {
+            Some(number) => numbers.find(|&other| other == number),
+            None => numbers.filter(|&number| number < self.current).max(),
+        };
+        let Some(number) = found else { return false };
+        self.current = number;
+        self.held = true;
+        true
+    }
+
+    /// Forgets all but the current generation and the `keep` newest; returns those forgotten.
+    pub(crate) fn thin_out(&mut self, keep: usize) -> Vec<Generation> {
+        let first_kept = self.generations.len().saturating_sub(keep);
+        let current = self.current;
+        let mut index = 0;
+        let forgotten = self.generations.extract_if(.., |generation| {
+            index += 1;
+            index <= first_kept && generation.number != current
+        });
+        forgotten.collect()
+    }
+
     /// Makes the image current: in a new generation, unless the current one is the same.
     pub(crate) fn add(&mut self, image: Digest, recipe: Digest) {
+        self.held = false;
         if let Some(current) = self.current()
             && (current.image, current.recipe) == (image, recipe)
         {
@@ -151,6 +194,23 @@ impl Names {
             Ok(record) => Err(StoreError::RecordFormat { path, format: record.format }),
             Err(source) => Err(StoreError::Record { path, source }),
         }
+    }
+
+    /// All names there are records of, in order.
+    pub(crate) fn all(&self) -> Result<Vec<ImageName>, FileError> {
+        let mut names = Vec::new();
+        let entries = match fs::read_dir(&self.folder).attempt("list", &self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.is_absent() => return Ok(names),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let file = entry.attempt("list", &self.folder)?.file_name();
+            let name = file.to_str().and_then(|file| file.strip_suffix(".json"));
+            names.extend(name.and_then(|name| ImageName::new(name).ok()));
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Replaces the record of a name. The caller holds the name's lock.
@@ -250,6 +310,40 @@ mod tests {
         let numbers: Vec<_> = record.generations.iter().map(|g| (g.number, g.image)).collect();
         assert_eq!(numbers, [(1, first), (2, second), (3, first)]);
         assert_eq!(record.current().unwrap().number, 3);
+    }
+
+    #[test]
+    fn going_back_holds_until_the_next_is_added() {
+        let (first, second) = (Digest::of(b"1"), Digest::of(b"2"));
+        let (old, new) = (Digest::of(b"old recipe"), Digest::of(b"new recipe"));
+        let mut record = Record::default();
+        assert!(!record.go_back(None));
+        record.add(first, old);
+        record.add(second, new);
+        assert_eq!((record.image_for(new), record.image_for(old)), (Some(second), None));
+        assert!(record.go_back(None));
+        assert_eq!(record.image_for(new), Some(first));
+        assert!(!record.go_back(None), "nothing is older");
+        assert!(!record.go_back(Some(9)));
+        assert!(record.go_back(Some(2)));
+        assert_eq!(record.image_for(old), Some(second));
+        record.add(second, new);
+        assert_eq!(record.image_for(old), None);
+    }
+
+    #[test]
+    fn thinning_out_spares_the_current_and_the_newest() {
+        let mut record = Record::default();
+        for number in 0..5_u8 {
+            record.add(Digest::of(&[number]), Digest::of(b"recipe"));
+        }
+        assert!(record.go_back(Some(2)));
+        let numbers = |generations: &[Generation]| -> Vec<u32> {
+            generations.iter().map(|generation| generation.number).collect()
+        };
+        assert_eq!(numbers(&record.thin_out(2)), [1, 3]);
+        assert_eq!(numbers(&record.generations), [2, 4, 5]);
+        assert!(record.thin_out(2).is_empty());
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Phase {
     Kernel,
     /// The root file system is being packed.
     Pack,
+    /// An archive with an image is being read and checked.
+    Import,
     /// The image is being put into the store.
     Store,
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Phase {
             Self::Configure => "configuring packages",
             Self::Kernel => "preparing the kernel",
             Self::Pack => "packing the root file system",
+            Self::Import => "reading the archive",
             Self::Store => "storing the image",
         })
     }

@@ -13,6 +13,9 @@ const BUILD_VERSION: u32 = 2;
 pub struct Recipe {
     /// Where its root file system and kernel come from.
     pub source: Source,
+    /// Largest root file system, in bytes, its hash tree included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_limit: Option<u64>,
 }
 
 /// Where an image comes from.
@@ -21,6 +24,8 @@ pub struct Recipe {
 pub enum Source {
     /// Debian packages.
     Debian(Debian),
+    /// Not made here but brought.
+    Imported,
 }
 
 /// A root file system and kernel from Debian packages.
@@ -62,7 +67,7 @@ impl Recipe {
     /// # Errors
     /// Names the first value that is malformed.
     pub fn check(&self) -> Result<(), RecipeError> {
-        let Source::Debian(debian) = &self.source;
+        let Source::Debian(debian) = &self.source else { return Ok(()) };
         let packages = debian.packages.iter().chain(&debian.kernel_package);
         for package in packages {
             require("package name", package, is_package_name(package))?;
@@ -118,7 +123,7 @@ mod tests {
     use super::*;
 
     fn recipe(debian: Debian) -> Recipe {
-        Recipe { source: Source::Debian(debian) }
+        Recipe { source: Source::Debian(debian), size_limit: None }
     }
 
     #[test]

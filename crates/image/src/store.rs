@@ -1,24 +1,27 @@
 //! The store: images by digest, names by generation.
 //!
 //! ```text
-//! images/DIGEST/{manifest.json, root.erofs, kernel, bzImage, modules/NAME.ko}
+//! images/DIGEST/{manifest.json, manifest.json.minisig, root.erofs, kernel, bzImage, modules/NAME.ko}
 //! names/NAME.json     generations and which is current; NAME.lock while one is built
 //! derived/            made from images and other files, may be removed at any time
 //! tmp/                builds under way
+//! lock                held by who builds (shared) or collects (alone)
 //! ```
 //! An image is put together in `tmp` and renamed into `images`, so what is there is complete.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::build::{self, BuildError};
 use crate::error::{Attempt, FileError};
 use crate::image::{Image, ImageError, MANIFEST};
 use crate::initrd::{self, InitrdError};
 use crate::manifest::Manifest;
-use crate::names::{Generation, ImageName, Names, replace, sync_folder};
+use crate::names::{Generation, ImageName, Names, Record, replace, sync_folder};
 use crate::scratch::{self, Scratch};
+use crate::signature::SIGNATURE;
 use crate::{Digest, Phase, Progress, Recipe};
 
 /// A store of images in a directory.
@@ -45,6 +48,29 @@ pub enum StoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// It is older than what the name has had.
+    #[error(
+        "could not take image {image} as {name}: it is older than the last (serial {serial}, not \
+         {last} or more)"
+    )]
+    Older {
+        /// The image.
+        image: Digest,
+        /// The name.
+        name: ImageName,
+        /// The image's serial.
+        serial: u64,
+        /// The least that is taken.
+        last: u64,
+    },
+    /// There is no such generation to go back to.
+    #[error("could not go back: {name} has no {}", generation.map_or("older generation".into(), |number| format!("generation {number}")))]
+    NoGeneration {
+        /// The name.
+        name: ImageName,
+        /// The one asked for; the one before the current when none was.
+        generation: Option<u32>,
+    },
     /// A name's record was written by a later version.
     #[error("could not use {}: it has format {format}, which this version does not know", path.display())]
     RecordFormat {
@@ -52,6 +78,18 @@ pub enum StoreError {
         path: PathBuf,
         /// Its format.
         format: u32,
+    },
+}
+
+/// How an image came about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum From {
+    /// Built here, from the recipe with this digest.
+    Recipe(Digest),
+    /// Brought here.
+    Elsewhere {
+        /// The user wants it though it is older.
+        going_back: bool,
     },
 }
 
@@ -98,10 +136,45 @@ impl Store {
         name: &ImageName,
         recipe: &Recipe,
     ) -> Result<Option<Image>, StoreError> {
-        match self.names.read(name)?.current() {
-            Some(current) if current.recipe == recipe.digest() => self.get(current.image),
-            _ => Ok(None),
+        match self.names.read(name)?.image_for(recipe.digest()) {
+            Some(image) => self.get(image),
+            None => Ok(None),
         }
+    }
+
+    /// Makes another generation of a name current: this one, or the one before the current. It
+    /// stays so until the next build, update or import.
+    ///
+    /// # Errors
+    /// There is none, or its image is not there any more.
+    pub fn go_back(&self, name: &ImageName, to: Option<u32>) -> Result<Generation, StoreError> {
+        let none = || StoreError::NoGeneration { name: name.clone(), generation: to };
+        let _lock = self.names.lock(name, || ())?;
+        let mut record = self.names.read(name)?;
+        if !record.go_back(to) {
+            return Err(none());
+        }
+        let current = record.current().cloned().ok_or_else(none)?;
+        let image = self.get(current.image)?.ok_or_else(none)?;
+        record.serial = image.manifest.serial;
+        self.names.write(name, &record)?;
+        Ok(current)
+    }
+
+    /// Names that have generations, in order.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn all_names(&self) -> Result<Vec<ImageName>, StoreError> {
+        Ok(self.names.all()?)
+    }
+
+    /// Number of the generation in use, if there is one.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn current_generation(&self, name: &ImageName) -> Result<Option<u32>, StoreError> {
+        Ok(self.names.read(name)?.current().map(|generation| generation.number))
     }
 
     /// All generations of a name, oldest first.
@@ -175,14 +248,54 @@ impl Store {
         if waited && let Some(image) = self.current_for(name, recipe)? {
             return Ok(image);
         }
-        let scratch = Scratch::new(&self.directory.join("tmp")).map_err(StoreError::from)?;
+        let scratch = Scratch::new(&self.scratch_folder()).map_err(StoreError::from)?;
         let manifest = fill(&scratch, progress)?;
         progress(Progress::begin(Phase::Store));
-        let image = self.adopt(&scratch, &manifest)?;
+        Ok(self.accept(name, &scratch, &manifest, From::Recipe(recipe.digest()))?)
+    }
+
+    /// Makes a finished image the current generation of `name`, whose lock the caller has.
+    pub(crate) fn accept(
+        &self,
+        name: &ImageName,
+        scratch: &Scratch,
+        manifest: &Manifest,
+        from: From,
+    ) -> Result<Image, StoreError> {
+        let _store = self.hold_for_build()?;
         let mut record = self.names.read(name)?;
-        record.add(image.digest, recipe.digest());
-        self.names.write(name, &record).map_err(StoreError::from)?;
+        let going_back = matches!(from, From::Elsewhere { going_back: true });
+        if manifest.serial < record.serial && !going_back {
+            return Err(StoreError::Older {
+                image: Digest::of(&manifest.to_bytes()),
+                name: name.clone(),
+                serial: manifest.serial,
+                last: record.serial,
+            });
+        }
+        record.serial = manifest.serial;
+        let recipe = match from {
+            From::Recipe(recipe) => recipe,
+            From::Elsewhere { .. } => manifest.recipe.digest(),
+        };
+        let image = match self.unchanged(&record, manifest, from) {
+            Some(image) => image,
+            None => self.adopt(scratch, manifest)?,
+        };
+        record.add(image.digest, recipe);
+        if matches!(from, From::Elsewhere { .. }) {
+            record.hold();
+        }
+        self.names.write(name, &record)?;
         Ok(image)
+    }
+
+    /// The current image, when a build gave the same again from newer lists of packages.
+    fn unchanged(&self, record: &Record, manifest: &Manifest, from: From) -> Option<Image> {
+        let From::Recipe(_) = from else { return None };
+        let image = self.get(record.current()?.image).ok()??;
+        let same = image.manifest.differs_only_in_serial(manifest);
+        (same && image.check_all_parts().is_ok()).then_some(image)
     }
 
     /// The initrd for a boot of `image`, as a file in the store: see [`crate::initrd()`].
@@ -200,7 +313,11 @@ impl Store {
     ) -> Result<PathBuf, InitrdError> {
         let bytes = initrd::initrd(image, agent, groups)?;
         let path = self.derived(&bytes);
-        if !fs::read(&path).is_ok_and(|stored| stored == bytes) {
+        if fs::read(&path).is_ok_and(|stored| stored == bytes) {
+            // Says that it is used; see `collect`.
+            let now = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            now.attempt("touch", &path)?;
+        } else {
             replace(&path, &bytes)?;
         }
         Ok(path)
@@ -220,7 +337,7 @@ impl Store {
     }
 
     fn derived(&self, initrd: &[u8]) -> PathBuf {
-        self.directory.join("derived").join(format!("initrd-{}", Digest::of(initrd)))
+        self.derived_folder().join(format!("initrd-{}", Digest::of(initrd)))
     }
 
     /// Moves a finished image into the store. One that is there already is kept when it is
@@ -237,6 +354,11 @@ impl Store {
             let intact = Image::open(destination.clone(), digest)
                 .and_then(|image| image.check_all_parts().map(|()| image));
             if let Ok(image) = intact {
+                // The same image may be signed anew.
+                let signature = folder.join(SIGNATURE);
+                if let Ok(bytes) = fs::read(&signature) {
+                    replace(&image.signature(), &bytes)?;
+                }
                 return Ok(image);
             }
             let damaged = scratch.aside();
@@ -247,7 +369,19 @@ impl Store {
         Ok(Image::open(destination, digest)?)
     }
 
-    fn image_path(&self, digest: Digest) -> PathBuf {
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(crate) fn scratch_folder(&self) -> PathBuf {
+        self.directory.join("tmp")
+    }
+
+    pub(crate) fn derived_folder(&self) -> PathBuf {
+        self.directory.join("derived")
+    }
+
+    pub(crate) fn image_path(&self, digest: Digest) -> PathBuf {
         self.directory.join("images").join(digest.to_string())
     }
 }
@@ -269,6 +403,10 @@ fn settle(folder: &Path) -> Result<(), FileError> {
     fs::set_permissions(folder, Permissions::from_mode(0o755)).attempt("finish", folder)?;
     sync_folder(folder)
 }
+
+#[cfg(test)]
+#[path = "store_samples.rs"]
+pub(crate) mod samples;
 
 #[cfg(test)]
 #[path = "store_tests.rs"]

@@ -195,6 +195,7 @@ fn serve(
         prepared.plan.notes.insert(0, leftovers_note(&leftovers));
     }
     let image = check(world, start, &prepared)?;
+    let _held = image.hold().map_err(|error| trouble("could not keep the image", &error))?;
     let path = socket_path(world.places.runtime(), &start.target.name());
     let (listener, own) = control_socket(path, activated)
         .map_err(|error| trouble("could not make the control socket", &error))?;

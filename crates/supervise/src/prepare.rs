@@ -76,6 +76,19 @@ pub enum PrepareError {
     /// The image's source is not available yet.
     #[error("the image `{0}` asks for what is not available yet: a source other than `debian`")]
     ImageSource(String),
+    /// Programs are added to images of Debian packages only.
+    #[error(
+        "compartment `{name}` adds `programs` to the image `{image}`, which is not from debian"
+    )]
+    NoPrograms {
+        /// The compartment.
+        name: String,
+        /// Its image.
+        image: String,
+    },
+    /// Nobody vouches for its image.
+    #[error(transparent)]
+    Signature(#[from] casemate_image::SignatureError),
     /// The store of images.
     #[error("could not use the image `{name}`")]
     Image {
@@ -108,6 +121,12 @@ impl PrepareError {
             Self::NoTemplate(name) => {
                 Some(format!("set `disposable-template = true` in [compartment.{name}]"))
             }
+            Self::NoPrograms { .. } => {
+                Some("leave `programs` out, or use an image with source = \"debian\"".into())
+            }
+            Self::Signature(_) => {
+                Some("sign manifest.json with minisign, or correct `public-key`".into())
+            }
             Self::NoImage(name) => Some(format!("run: casemate image build {name}")),
             Self::Refused(refusal) => Some(refusal.hint()),
             Self::LargeId { .. } => Some(format!("set `id` below {}", 2 * FRESH_SLOTS)),
@@ -130,6 +149,7 @@ impl PrepareError {
             | Self::NoIds(_)
             | Self::LargeId { .. }
             | Self::ImageSource(_)
+            | Self::NoPrograms { .. }
             | Self::Refused(Refusal::NotAvailableYet { .. }) => 3,
             Self::Refused(Refusal::HostNotReady { .. }) | Self::Places(_) | Self::Programs(_) => 4,
             _ => 1,
@@ -317,7 +337,12 @@ impl World {
         let mut name = settings.name.to_string();
         let mut recipe = recipe(settings)?;
         if !compartment.programs.is_empty() {
-            let casemate_image::Source::Debian(debian) = &mut recipe.source;
+            let casemate_image::Source::Debian(debian) = &mut recipe.source else {
+                return Err(PrepareError::NoPrograms {
+                    name: compartment.name.to_string(),
+                    image: settings.name.to_string(),
+                });
+            };
             debian.packages.extend(compartment.programs.iter().map(ToString::to_string));
             debian.packages.sort();
             debian.packages.dedup();
@@ -325,6 +350,19 @@ impl World {
             name = format!("{name}-with-{}", &digest[..12]);
         }
         Ok((image_name(&name)?, recipe))
+    }
+
+    /// The key an image's manifests must be signed with.
+    pub fn key_of_image(&self, name: &str) -> Option<&str> {
+        let mut images = self.settings().images.values();
+        let settings = images.find(|settings| settings.name.as_str() == name)?;
+        Some(settings.public_key.as_ref()?.as_str())
+    }
+
+    /// The key the image of a compartment must be signed with.
+    fn public_key(&self, compartment: &Compartment) -> Option<&str> {
+        let key = self.settings().images[&compartment.image].public_key.as_ref()?;
+        Some(key.as_str())
     }
 
     /// Name and recipe of a declared image.
@@ -419,6 +457,9 @@ impl World {
         };
         let failed = |source| image_error(image_name.as_str(), source);
         let image = store.current_for(&image_name, &recipe).map_err(failed)?;
+        if let (Some(image), Some(key)) = (&image, self.public_key(compartment)) {
+            image.check_signature(key)?;
+        }
         let parts = match &image {
             None => None,
             Some(image) => {
@@ -488,18 +529,20 @@ impl World {
 }
 
 fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareError> {
-    let ImageSource::Debian { suite, mirror, components, kernel_package } = &settings.source else {
-        return Err(PrepareError::ImageSource(settings.name.to_string()));
+    let source = match &settings.source {
+        ImageSource::Debian { suite, mirror, components, kernel_package } => {
+            casemate_image::Source::Debian(Debian {
+                suite: suite.as_ref().map(ToString::to_string),
+                packages: settings.packages.iter().map(ToString::to_string).collect(),
+                mirror: mirror.as_ref().map(ToString::to_string),
+                kernel_package: kernel_package.as_ref().map(ToString::to_string),
+                components: components.iter().map(ToString::to_string).collect(),
+            })
+        }
+        ImageSource::Imported => casemate_image::Source::Imported,
+        _ => return Err(PrepareError::ImageSource(settings.name.to_string())),
     };
-    Ok(Recipe {
-        source: casemate_image::Source::Debian(Debian {
-            suite: suite.as_ref().map(ToString::to_string),
-            packages: settings.packages.iter().map(ToString::to_string).collect(),
-            mirror: mirror.as_ref().map(ToString::to_string),
-            kernel_package: kernel_package.as_ref().map(ToString::to_string),
-            components: components.iter().map(ToString::to_string).collect(),
-        }),
-    })
+    Ok(Recipe { source, size_limit: settings.size.map(|size| size.bytes()) })
 }
 
 fn verity(of_image: &casemate_image::Verity) -> casemate_wire::Verity {

@@ -9,7 +9,7 @@ use crate::schema::top::image;
 use crate::sections::Sections;
 use crate::settings::{ImageSettings, ImageSource};
 use crate::source::Origin;
-use crate::value::choice::ImageSourceKind::{self, Debian, Dir, Nixos, Oci, Tar};
+use crate::value::choice::ImageSourceKind::{self, Debian, Dir, Imported, Nixos, Oci, Tar};
 use crate::value::name::ImageName;
 
 /// Settings that only some sources understand.
@@ -44,6 +44,7 @@ pub(super) fn images(
                 declared: Some(declared.name_span),
                 source,
                 packages: view.texts(&image::PACKAGES).into_iter().collect(),
+                public_key: view.text(&image::PUBLIC_KEY),
                 size: view.size(&image::SIZE),
             },
         );
@@ -60,6 +61,7 @@ pub(super) fn images(
                 declared: None,
                 source: debian(&empty),
                 packages: empty.texts(&image::PACKAGES).into_iter().collect(),
+                public_key: None,
                 size: None,
             },
         );
@@ -112,5 +114,6 @@ fn source(
         Dir => ImageSource::Dir { path: path? },
         Oci => ImageSource::Oci { path: path? },
         Nixos => ImageSource::Nixos { path, attribute: view.text(&image::ATTRIBUTE) },
+        Imported => ImageSource::Imported,
     })
 }

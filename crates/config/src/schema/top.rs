@@ -137,7 +137,7 @@ pub(crate) mod image {
     use crate::schema::Fallback::{Empty, Text, Unset};
     use crate::schema::{Kind, keys, text};
     use crate::value::choice::ImageSourceKind;
-    use crate::value::name::{Argument, MirrorUrl, PackageName, ReleaseName};
+    use crate::value::name::{Argument, MinisignKey, MirrorUrl, PackageName, ReleaseName};
 
     keys! {
         /// Where the root filesystem comes from.
@@ -156,6 +156,8 @@ pub(crate) mod image {
         PATH = "path": Kind::HostPath, Unset("needed by tar, dir and oci; casemate's flake for nixos");
         /// Attribute of the flake (nixos only).
         ATTRIBUTE = "attribute": text::<Argument>(), Unset("the image's name");
+        /// Key its manifests must be signed with: the second line of a minisign public key file.
+        PUBLIC_KEY = "public-key": text::<MinisignKey>(), Unset("signatures are not asked for");
         /// The finished image may not be larger: MiB as a number, or text with a unit.
         SIZE = "size": Kind::Size { min_mib: 16, max_mib: 1 << 20 }, Unset("no limit");
     }

@@ -228,5 +228,7 @@ choice! {
         Oci = "oci",
         /// A NixOS system built from a flake.
         Nixos = "nixos",
+        /// Never built here: `casemate image import` brings it.
+        Imported = "imported",
     }
 }

@@ -143,6 +143,14 @@ text_type! {
         && text.len() <= 512 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 text_type! {
+    /// A minisign public key: 42 bytes in base64, as in the second line of its file.
+    MinisignKey: "a minisign public key",
+    "the 56 characters of the second line of minisign's public key file, beginning with RW",
+    Some("^RW[A-Za-z0-9+/]{54}$"), "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3",
+    |text| text.len() == 56 && text.starts_with("RW")
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
+}
+text_type! {
     /// Name of a network interface of the host: 15 bytes at most (`IFNAMSIZ`, netdevice(7)).
     InterfaceName: "an interface name",
     "at most 15 characters without blanks or `/`, as `ip link` shows it",
