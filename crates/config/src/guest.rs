@@ -9,6 +9,7 @@ use crate::value::name::{
     VariableName,
 };
 use crate::value::path::{FileMode, GuestPath};
+use crate::value::size::Size;
 
 /// The `guest` table, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub struct GuestSettings {
     pub hardening: Hardening,
     /// Memory allocator of programs.
     pub allocator: Allocator,
+    /// Largest size of the tmpfs above the root, which takes what is written there; half the
+    /// memory when `None`.
+    pub overlay_size: Option<Size>,
     /// Units that systemd starts; empty when `init` is the agent.
     pub services: BTreeSet<UnitName>,
     /// Files written before anything starts.

@@ -21,7 +21,7 @@ struct Group {
     optional: &'static [&'static str],
 }
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     Group {
         name: BOOT_GROUP,
         required: &["virtio_pci", "virtio_blk", "erofs", "overlay"],
@@ -38,6 +38,7 @@ const GROUPS: [Group; 12] = [
         required: &["dm_mod", "dm_crypt", "ext4"],
         optional: &["xts", "aes_generic", "aesni_intel", "sha256_generic"],
     },
+    Group { name: "ext4", required: &["ext4"], optional: &[] },
     Group { name: "balloon", required: &["virtio_balloon"], optional: &[] },
     Group {
         name: "routing",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Digest;
 
 /// Raised when the same recipe would be built differently, so that older images are noticed.
-const BUILD_VERSION: u32 = 2;
+const BUILD_VERSION: u32 = 3;
 
 /// What an image is built from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

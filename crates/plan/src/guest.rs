@@ -59,13 +59,9 @@ pub(crate) fn boot(
         machine_id: machine_id.into(),
         clock: 0,
         seed: vec![],
-        root: RootDisk {
-            serial: ROOT_SERIAL.into(),
-            filesystem: image.map_or("erofs".into(), |image| image.filesystem.clone()),
-            overlay: true,
-            verity: image.and_then(|image| image.verity.clone()),
-        },
-        overlay_size: 0,
+        root: root(compartment, image),
+        overlay_size: guest.overlay_size.map_or(0, |size| size.bytes()),
+        units: guest.services.iter().map(|unit| unit.as_str().into()).collect(),
         init: match guest.init {
             GuestInit::Agent => Init::Agent,
             GuestInit::Systemd => Init::Systemd,
@@ -85,5 +81,25 @@ pub(crate) fn boot(
             .iter()
             .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
             .collect(),
+    }
+}
+
+/// The image's root file system, verified and below an overlay; or the user's own disk, whose file
+/// system the agent finds out.
+fn root(compartment: &Compartment, image: Option<&ImageParts>) -> RootDisk {
+    let serial = ROOT_SERIAL.to_owned();
+    if compartment.root_disk.is_some() {
+        return RootDisk {
+            serial,
+            filesystem: RootDisk::ANY.into(),
+            overlay: compartment.root_disk_readonly,
+            verity: None,
+        };
+    }
+    RootDisk {
+        serial,
+        filesystem: image.map_or("erofs".into(), |image| image.filesystem.clone()),
+        overlay: true,
+        verity: image.and_then(|image| image.verity.clone()),
     }
 }

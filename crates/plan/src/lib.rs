@@ -21,6 +21,7 @@ mod step;
 mod unavailable;
 mod vm;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Request<'a> {
     pub image: Option<ImageParts>,
     /// Name of the image, with what the compartment adds to it.
     pub image_name: String,
+    /// Those of the compartment's own disks that are block devices of the host.
+    pub block_devices: BTreeSet<PathBuf>,
     /// `/etc/machine-id`: 32 hexadecimal digits, derived by the caller from name and host.
     pub machine_id: String,
     /// Directory for sockets and the lock.

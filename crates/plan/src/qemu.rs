@@ -69,14 +69,44 @@ pub struct Machine {
 /// A disk whose file is an inherited descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// Node name and serial number, by which the agent finds it.
-    pub serial: String,
+    /// Node name.
+    pub node: String,
+    /// Serial number, by which the guest finds it; at most 20 bytes (virtio, 5.2.6.1).
+    pub serial: Option<String>,
     /// Descriptor of the file.
     pub descriptor: i32,
+    /// The descriptor is of a block device of the host.
+    pub host_device: bool,
     /// Format; never probed.
     pub format: &'static str,
     /// No writes.
     pub read_only: bool,
+    /// Locked, so that two machines cannot write to it.
+    pub locked: bool,
+    /// What the guest frees is given back to the host.
+    pub discard: bool,
+    /// The host's page cache is avoided.
+    pub direct: bool,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+}
+
+impl Disk {
+    /// A read-only disk that any number of machines share.
+    pub fn shared(node: &str, descriptor: i32) -> Self {
+        Self {
+            node: node.into(),
+            serial: Some(node.into()),
+            descriptor,
+            host_device: false,
+            format: "raw",
+            read_only: true,
+            locked: false,
+            discard: false,
+            direct: false,
+            block_size: 512,
+        }
+    }
 }
 
 /// QEMU's arguments for `machine`.
@@ -173,20 +203,40 @@ impl Arguments {
     }
 
     fn disk(&mut self, disk: &Disk, device: &str) {
-        let Disk { serial, descriptor, format, read_only } = disk;
-        let read_only = if *read_only { "on" } else { "off" };
+        let Disk { node, descriptor, format, .. } = disk;
+        let on = |switch: bool| if switch { "on" } else { "off" };
         self.switch("-add-fd", format!("fd={descriptor},set={descriptor}"));
+        let driver = if disk.host_device { "host_device" } else { "file" };
+        let mut file = format!(
+            "driver={driver},node-name={node}-file,filename=/dev/fdset/{descriptor},\
+             read-only={},locking={}",
+            on(disk.read_only),
+            on(disk.locked),
+        );
+        let mut options = String::new();
+        if disk.direct {
+            options.push_str(",cache.direct=on");
+        }
+        if disk.discard {
+            options.push_str(",discard=unmap");
+        }
+        file.push_str(&options);
+        self.switch("-blockdev", file);
         self.switch(
             "-blockdev",
             format!(
-                "driver=file,node-name={serial}-file,filename=/dev/fdset/{descriptor},\
-                 read-only={read_only},locking=off"
+                "driver={format},node-name={node},file={node}-file,read-only={}{options}",
+                on(disk.read_only)
             ),
         );
-        self.switch(
-            "-blockdev",
-            format!("driver={format},node-name={serial},file={serial}-file,read-only={read_only}"),
-        );
-        self.switch("-device", format!("{device},drive={serial},serial={serial}"));
+        let mut device = format!("{device},drive={node}");
+        if let Some(serial) = &disk.serial {
+            let _ = write!(device, ",serial={serial}");
+        }
+        if disk.block_size != 512 {
+            let size = disk.block_size;
+            let _ = write!(device, ",logical_block_size={size},physical_block_size={size}");
+        }
+        self.switch("-device", device);
     }
 }

@@ -2,8 +2,8 @@
 //! ignored. A feature that arrives removes its line here.
 
 use casemate_config::{
-    Allocator, AuditSettings, Compartment, EngineKind, EngineSettings, FileContent, Gpu, GuestInit,
-    Hardening, Origin, RestartPolicy, Sound,
+    Allocator, AuditSettings, Compartment, EngineKind, EngineSettings, FileContent, Gpu, Hardening,
+    Origin, RestartPolicy, Sound,
 };
 
 /// What `compartment` asks for and cannot have, as `setting: what it is`.
@@ -15,7 +15,7 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 24] = [
+    let table: [(bool, &str); 19] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
@@ -24,9 +24,6 @@ pub(crate) fn features(
         (!c.networks.is_empty(), "`networks` (links between compartments)"),
         (c.vhost_user_net.is_some(), "`vhost-user-net` (another switch's socket)"),
         (!c.volumes.is_empty(), "`volumes` (encrypted disks that last)"),
-        (!c.additional_disks.is_empty(), "`additional-disks`"),
-        (c.root_disk.is_some(), "`root-disk` (a root of your own)"),
-        (!c.root_disk_readonly, "`root-disk-readonly = false`"),
         (!c.shares.is_empty(), "`shares` (folders of the host)"),
         (matches!(c.gpu, Gpu::Model(_)), "`gpu` (accelerated graphics)"),
         (c.sound != Sound::Off, "`sound`"),
@@ -35,10 +32,8 @@ pub(crate) fn features(
         (c.restart != RestartPolicy::No, "`restart` (starting again by itself)"),
         (c.log_level.is_some() || engine.log_level.is_some(), "`log-level`"),
         (g.users.iter().any(|user| user.password_less), "`password-less` of a guest user"),
-        (g.init == GuestInit::Systemd, "`guest.init = \"systemd\"`"),
         (g.hardening != Hardening::None, "`guest.hardening`"),
         (g.allocator != Allocator::Default, "`guest.allocator`"),
-        (!g.services.is_empty(), "`guest.services`"),
         (
             g.files.values().any(|file| matches!(file.content, FileContent::Source(_))),
             "`guest.files` with `source` (use `content`)",

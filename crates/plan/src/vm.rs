@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use casemate_config::{
-    Accel, AuditSettings, Compartment, EngineSettings, Machine as MachineSetting,
+    Accel, AuditSettings, Compartment, DiskFormat, EngineSettings, Machine as MachineSetting,
 };
 
 use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
@@ -36,6 +36,8 @@ const CONSOLE: i32 = 4;
 const MONITOR: i32 = 5;
 const ROOT: i32 = 6;
 const KVM: i32 = 7;
+/// And the numbers behind it.
+const FIRST_DISK: i32 = 8;
 
 /// Decides everything about one start.
 ///
@@ -163,10 +165,13 @@ fn acceleration(
 /// Groups of kernel modules the initrd needs beside those of every boot, as the image's manifest
 /// names them.
 pub fn module_groups(compartment: &Compartment, engine: &EngineSettings) -> Vec<&'static str> {
-    match model(compartment, engine) {
-        MachineModel::Q35 => vec!["verity", "console"],
-        MachineModel::Microvm => vec!["verity", "console", "mmio"],
+    let mut groups = vec!["console"];
+    if model(compartment, engine) == MachineModel::Microvm {
+        groups.push("mmio");
     }
+    // A root disk of the user's own is not verified, and may have the usual file system.
+    groups.push(if compartment.root_disk.is_none() { "verity" } else { "ext4" });
+    groups
 }
 
 fn model(compartment: &Compartment, engine: &EngineSettings) -> MachineModel {
@@ -200,6 +205,7 @@ fn vmm(
     let model = model(compartment, request.engine);
     let kernel = compartment.kernel.clone().unwrap_or(image.kernel);
     let initrd = compartment.initramfs.clone().unwrap_or(image.initrd);
+    let disks = disks(request, image.root);
     let machine = Machine {
         name: format!("casemate-{}", request.instance.name),
         model,
@@ -209,12 +215,7 @@ fn vmm(
         kernel: "/boot/kernel".into(),
         initrd: "/boot/initrd".into(),
         kernel_command_line: kernel_command_line(request, facts, model),
-        disks: vec![Disk {
-            serial: guest::ROOT_SERIAL.into(),
-            descriptor: ROOT,
-            format: "raw",
-            read_only: true,
-        }],
+        disks: disks.machine,
         agent: AGENT,
         console: CONSOLE,
         monitor: MONITOR,
@@ -249,8 +250,8 @@ fn vmm(
         channel(AGENT, Channel::Agent),
         channel(CONSOLE, Channel::Console),
         channel(MONITOR, Channel::Monitor),
-        file(ROOT, image.root, false),
     ];
+    descriptors.extend(disks.descriptors);
     let mut identity = identity::identity(facts, request.instance.slot, Role::Vmm)?;
     match acceleration {
         Acceleration::Kvm(KvmDevice::Descriptor(number)) => {
@@ -280,6 +281,48 @@ fn vmm(
             },
         },
     })
+}
+
+/// Disks and the files behind them.
+struct Disks {
+    machine: Vec<Disk>,
+    descriptors: Vec<Descriptor>,
+}
+
+/// The root disk and the compartment's own, in the order of the configuration.
+fn disks(request: &Request<'_>, image_root: PathBuf) -> Disks {
+    let compartment = request.compartment;
+    let mut root = Disk::shared(guest::ROOT_SERIAL, ROOT);
+    let mut root_path = image_root;
+    if let Some(path) = &compartment.root_disk {
+        root_path = path.clone();
+        root.host_device = request.block_devices.contains(path);
+        root.read_only = compartment.root_disk_readonly;
+        root.locked = true;
+        root.discard = !root.read_only;
+    }
+    let mut descriptors = vec![file(ROOT, root_path, !root.read_only)];
+    let mut machine = vec![root];
+    for (index, disk) in (0..).zip(&compartment.additional_disks) {
+        let descriptor = FIRST_DISK + index;
+        descriptors.push(file(descriptor, disk.path.clone(), !disk.read_only));
+        machine.push(Disk {
+            node: format!("disk{index}"),
+            serial: disk.dev_identifier.as_ref().map(|serial| serial.as_str().to_owned()),
+            descriptor,
+            host_device: request.block_devices.contains(&disk.path),
+            format: match disk.format {
+                DiskFormat::Raw => "raw",
+                DiskFormat::Qcow2 => "qcow2",
+            },
+            read_only: disk.read_only,
+            locked: true,
+            discard: disk.enable_discard && !disk.read_only,
+            direct: disk.use_direct,
+            block_size: disk.block_size.bytes(),
+        });
+    }
+    Disks { machine, descriptors }
 }
 
 fn link(request: &Request<'_>, facts: &HostFacts) -> Result<Process, Refusal> {

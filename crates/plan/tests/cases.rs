@@ -70,6 +70,7 @@ fn outcome(folder: &Path) -> String {
             fresh,
         },
         image: (!folder.join("no-image").exists()).then(image),
+        block_devices: Default::default(),
         image_name: compartment.image.to_string(),
         machine_id: "0".repeat(32),
         run_directory: format!("/run/user/1000/casemate/{}", compartment.name).into(),

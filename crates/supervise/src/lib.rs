@@ -18,6 +18,7 @@
 pub mod configuration;
 pub mod control;
 mod crew;
+mod disks;
 pub mod keeper;
 pub mod life;
 pub mod logs;

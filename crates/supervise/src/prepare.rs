@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use casemate_config::{
-    AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings, ImageSource,
-    Loaded, Settings,
+    AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings, GuestInit,
+    ImageSource, Loaded, Settings,
 };
 use casemate_host::durable::{self, DurableError};
 use casemate_host::facts::{self, Sources};
@@ -22,6 +22,10 @@ use casemate_plan::{ImageParts, Instance, Plan, Refusal, Request};
 use sha2::{Digest as _, Sha256};
 
 use crate::configuration::{self, ConfigurationError};
+use crate::disks::{self, DiskError};
+
+/// What an image of Debian packages needs for systemd to be its process 1.
+const SYSTEMD: [&str; 2] = ["dbus", "systemd-sysv"];
 
 /// Why a compartment cannot be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +105,9 @@ pub enum PrepareError {
     /// The image is not built.
     #[error("the image `{0}` is not built")]
     NoImage(String),
+    /// One of its disks cannot be handed in.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// casemate is not whole.
     #[error(transparent)]
     Programs(#[from] ProgramsError),
@@ -121,6 +128,7 @@ impl PrepareError {
             Self::NoTemplate(name) => {
                 Some(format!("set `disposable-template = true` in [compartment.{name}]"))
             }
+            Self::Disk(error) => Some(error.hint().into()),
             Self::NoPrograms { .. } => {
                 Some("leave `programs` out, or use an image with source = \"debian\"".into())
             }
@@ -336,14 +344,20 @@ impl World {
         let settings = &self.settings().images[&compartment.image];
         let mut name = settings.name.to_string();
         let mut recipe = recipe(settings)?;
-        if !compartment.programs.is_empty() {
+        let mut programs: Vec<String> =
+            compartment.programs.iter().map(ToString::to_string).collect();
+        let of_debian = matches!(recipe.source, casemate_image::Source::Debian(_));
+        if of_debian && compartment.guest.init == GuestInit::Systemd {
+            programs.extend(SYSTEMD.map(String::from));
+        }
+        if !programs.is_empty() {
             let casemate_image::Source::Debian(debian) = &mut recipe.source else {
                 return Err(PrepareError::NoPrograms {
                     name: compartment.name.to_string(),
                     image: settings.name.to_string(),
                 });
             };
-            debian.packages.extend(compartment.programs.iter().map(ToString::to_string));
+            debian.packages.extend(programs);
             debian.packages.sort();
             debian.packages.dedup();
             let digest = recipe.digest().to_string();
@@ -483,6 +497,7 @@ impl World {
         let request = Request {
             compartment,
             engine,
+            block_devices: disks::look_at(compartment)?,
             audit: &self.settings().audit,
             machine_id: machine_id(&instance, &self.user),
             instance,

@@ -97,6 +97,8 @@ pub struct Boot {
     pub overlay_size: u64,
     /// What runs after the set-up.
     pub init: Init,
+    /// Units that systemd shall start beside those of the image.
+    pub units: Vec<String>,
     /// Accounts to be there. Those missing in the image are created.
     pub users: Vec<User>,
     /// The account sessions run as unless they say otherwise.
@@ -118,13 +120,19 @@ pub struct Boot {
 pub struct RootDisk {
     /// Serial number of the virtio-blk disk, as in `/sys/block/*/serial`.
     pub serial: String,
-    /// File system type given to mount(2), such as `erofs`.
+    /// File system type given to mount(2), such as `erofs`; [`RootDisk::ANY`] for the first that
+    /// the disk turns out to have.
     pub filesystem: String,
     /// With a tmpfs overlay above it (forgotten at shutdown). Without, the root is mounted as it
     /// is, read-only when the disk is.
     pub overlay: bool,
     /// How its blocks are checked when they are read; not at all when none.
     pub verity: Option<Verity>,
+}
+
+impl RootDisk {
+    /// Stands for a file system that is not known to the host.
+    pub const ANY: &'static str = "auto";
 }
 
 /// Parameters of dm-verity: SHA-256 over blocks of 4096 bytes, without salt, data and hash tree on

@@ -51,6 +51,7 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         },
         overlay_size: 1 << 30,
         init: Init::Systemd,
+        units: vec!["dnsmasq.service".into()],
         users: vec![User {
             name: "u".into(),
             uid: Some(1000),

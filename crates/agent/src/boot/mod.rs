@@ -22,12 +22,13 @@ pub(crate) mod modules;
 pub(crate) mod mounts;
 mod random;
 mod root;
+mod units;
 mod users;
 
 use std::io;
 use std::path::PathBuf;
 
-use casemate_wire::Boot;
+use casemate_wire::{Boot, Init};
 
 use crate::log::Log;
 
@@ -67,6 +68,20 @@ pub(crate) enum SetupError {
         serial: String,
         /// What reading them gave.
         source: Box<SetupError>,
+    },
+    /// None of the file systems this kernel knows.
+    #[error("could not mount the disk {serial:?}: it has none of the file systems {known}")]
+    NoFilesystem {
+        /// The disk's serial number.
+        serial: String,
+        /// Those that were tried.
+        known: String,
+    },
+    /// systemd has no such unit.
+    #[error("could not start {unit:?}: the image has no such unit")]
+    NoUnit {
+        /// Its name.
+        unit: String,
     },
     /// A file or folder.
     #[error("could not {verb} {path}")]
@@ -155,7 +170,11 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
             other => other?,
         }
     }
-    files::write(&boot.files)
+    files::write(&boot.files)?;
+    match boot.init {
+        Init::Agent => Ok(()),
+        Init::Systemd => units::enable(&boot.units),
+    }
 }
 
 /// Sets the clock, in nanoseconds since 1970 UTC.

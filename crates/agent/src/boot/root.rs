@@ -21,6 +21,9 @@ use crate::log::Log;
 /// without hardware virtualization has been seen to need hundreds of them.
 const DISK_WAIT: Duration = Duration::from_secs(10);
 
+/// File systems tried on a disk of the user's own.
+const FILESYSTEMS: [&str; 5] = ["ext4", "erofs", "xfs", "btrfs", "squashfs"];
+
 /// The new root before it is `/`.
 const NEW: &str = "/newroot";
 
@@ -34,16 +37,17 @@ pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), Setup
     let device = device.to_string_lossy();
     folder(NEW)?;
     if !disk.overlay {
-        return mount_disk(&device, NEW, &disk.filesystem);
+        return each_filesystem(disk, |filesystem| mount_disk(&device, NEW, filesystem));
     }
     folder("/lower")?;
     folder("/over")?;
-    mount_at(&device, "/lower", &disk.filesystem, MsFlags::MS_RDONLY, "").map_err(|error| {
-        match disk.verity {
-            // The superblock is the first block read, and with it every level of the tree.
-            Some(_) => SetupError::Damaged { serial: disk.serial.clone(), source: error.into() },
-            None => error,
-        }
+    let mounted = each_filesystem(disk, |filesystem| {
+        mount_at(&device, "/lower", filesystem, MsFlags::MS_RDONLY, "")
+    });
+    mounted.map_err(|error| match disk.verity {
+        // The superblock is the first block read, and with it every level of the tree.
+        Some(_) => SetupError::Damaged { serial: disk.serial.clone(), source: error.into() },
+        None => error,
     })?;
     let size = match overlay_size {
         0 => "mode=0755".to_owned(),
@@ -55,6 +59,27 @@ pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), Setup
     let layers = "lowerdir=/lower,upperdir=/over/upper,workdir=/over/work";
     // The layers stay mounted below the new root, where nobody can reach them.
     mount_at("overlay", NEW, "overlay", MsFlags::empty(), layers)
+}
+
+/// Mounts with the disk's file system; when that is not known, with the first that works.
+fn each_filesystem(
+    disk: &RootDisk,
+    mount: impl Fn(&str) -> Result<(), SetupError>,
+) -> Result<(), SetupError> {
+    if disk.filesystem != RootDisk::ANY {
+        return mount(&disk.filesystem);
+    }
+    let mut result = Ok(());
+    for filesystem in FILESYSTEMS {
+        result = mount(filesystem);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result.map_err(|_| SetupError::NoFilesystem {
+        serial: disk.serial.clone(),
+        known: FILESYSTEMS.join(", "),
+    })
 }
 
 /// A device above `disk` that gives a block only when it verifies.

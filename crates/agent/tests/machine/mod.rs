@@ -250,6 +250,7 @@ pub fn boot_message() -> Boot {
         },
         overlay_size: 64 << 20,
         init: Init::Agent,
+        units: vec![],
         users: vec![User {
             name: "tess".into(),
             uid: Some(1007),

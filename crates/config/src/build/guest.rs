@@ -31,6 +31,7 @@ pub(super) fn guest(
         init,
         hardening: view.text(&key::HARDENING)?,
         allocator: view.text(&key::ALLOCATOR)?,
+        overlay_size: view.size(&key::OVERLAY_SIZE),
         services: rules.services(init),
         files: rules.files(),
         sysctls: sysctls(view),

@@ -35,6 +35,9 @@ keys! {
     AUTHORIZED_KEYS = "authorized-keys": Kind::List(&text::<AuthorizedKey>()), Empty;
     /// Who is process 1.
     INIT = "init": Kind::Word(GuestInit::WORDS), Text("agent");
+    /// Largest size of what is written to the root, which is kept in memory until the end: MiB as a
+    /// number, or text with a unit.
+    OVERLAY_SIZE = "overlay-size": Kind::Size { min_mib: 1, max_mib: 1 << 20 }, Unset("half the memory");
     /// How strictly the guest's kernel and services are set.
     HARDENING = "hardening": Kind::Word(Hardening::WORDS), Text("none");
     /// Memory allocator that programs are started with.

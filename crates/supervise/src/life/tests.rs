@@ -20,6 +20,7 @@ fn terms() -> Terms {
             },
             overlay_size: 0,
             init: casemate_wire::Init::Agent,
+            units: vec![],
             users: vec![],
             default_user: "user".into(),
             files: vec![],
