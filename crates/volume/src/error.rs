@@ -8,6 +8,7 @@ use casemate_config::{CompartmentName, Size, VolumeName};
 use casemate_host::durable::DurableError;
 use casemate_host::lock::Holder;
 
+use crate::archive::ArchiveError;
 use crate::key::KeyError;
 use crate::luks::LuksError;
 use crate::name::SnapshotName;
@@ -137,6 +138,9 @@ pub enum VolumeError {
         #[source]
         source: ToolError,
     },
+    /// The archive could not be written or used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// The file system refused.
     #[error("could not {verb} {path}")]
     Files {

@@ -17,6 +17,7 @@
 //! opens a layer whose header has not been checked here.
 
 mod age;
+mod archive;
 mod error;
 mod folder;
 mod key;
@@ -31,8 +32,10 @@ mod snapshot;
 mod store;
 mod tool;
 mod tpm;
+mod transfer;
 mod volume;
 
+pub use crate::archive::ArchiveError;
 pub use crate::error::{VolumeError, VolumeId};
 pub use crate::key::{KeyError, Unlock};
 pub use crate::luks::LuksError;
