@@ -19,6 +19,7 @@ pub mod kvm;
 pub mod landlock;
 pub mod launch;
 pub mod linux;
+pub mod lock;
 pub mod namespaces;
 pub mod pidfd;
 pub mod places;

@@ -1,19 +1,15 @@
 //! The directory of one running compartment: private, locked by its supervisor for as long as that
 //! lives, cleared of what a killed predecessor left.
 //!
-//! The lock is an open file description lock (fcntl(2), Linux 3.15) on the file `lock`: the kernel
-//! drops it however the supervisor ends, and others can ask for it without taking it. The file
-//! itself says who holds it.
+//! The lock is the file `lock` ([`crate::lock`]), which says who holds it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
-use serde::{Deserialize, Serialize};
+pub use crate::lock::Holder;
+use crate::lock::{self, Lock, Taking};
 
 /// The name of the lock file.
 const LOCK: &str = "lock";
@@ -22,18 +18,8 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
-    /// Holds the lock until it is closed.
-    lock: File,
-}
-
-/// Who runs a compartment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Holder {
-    /// Process id of the supervisor.
-    pub pid: u32,
-    /// When it started, in nanoseconds since 1970.
-    pub since: u64,
+    /// Held until it is dropped.
+    lock: Lock,
 }
 
 /// What a supervisor that did not end in order left behind. It has been removed.
@@ -94,25 +80,21 @@ impl RunDirectory {
             if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
                 return Err(RunDirError::NotOurs(path.into()));
             }
-            let name = path.join(LOCK);
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let mut lock = match options.custom_flags(libc::O_NOFOLLOW).open(&name) {
+            let lock = match Lock::take(&path.join(LOCK)) {
                 // The holder removed the directory between the two calls.
                 Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
-                other => other.map_err(error("open the lock of"))?,
+                other => other.map_err(error("lock"))?,
             };
-            let before = read_holder(&mut lock);
-            if !take(&lock).map_err(error("lock"))? {
-                return Err(RunDirError::Taken { path: path.into(), holder: before });
-            }
-            // The holder may have removed the file before it let go of it.
-            if !is_still(&lock, &name) {
-                continue;
-            }
+            let lock = match lock {
+                Taking::Ours(lock) => lock,
+                Taking::Theirs(holder) => {
+                    return Err(RunDirError::Taken { path: path.into(), holder });
+                }
+            };
+            let before = lock.previous();
             let mut claimed = Self { path: path.into(), lock };
             let files = claimed.clear().map_err(error("clear"))?;
-            claimed.sign().map_err(error("sign the lock of"))?;
+            claimed.lock.sign().map_err(error("sign the lock of"))?;
             let left = before.is_some() || !files.is_empty();
             return Ok((claimed, left.then_some(Leftovers { holder: before, files })));
         }
@@ -155,14 +137,6 @@ impl RunDirectory {
         names.sort();
         Ok(names)
     }
-
-    /// Writes into the lock who has it.
-    fn sign(&mut self) -> io::Result<()> {
-        let holder = Holder { pid: std::process::id(), since: crate::clock::now_ns() };
-        self.lock.set_len(0)?;
-        self.lock.rewind()?;
-        self.lock.write_all(&serde_json::to_vec(&holder)?)
-    }
 }
 
 /// Who runs the compartment with this directory; none when nobody does. Takes nothing.
@@ -172,45 +146,7 @@ impl RunDirectory {
 pub fn holder(path: &Path) -> Result<Option<Holder>, RunDirError> {
     let error =
         |source| RunDirError::Files { verb: "look at the lock of", path: path.into(), source };
-    let mut lock = match File::open(path.join(LOCK)) {
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(error)?,
-    };
-    let mut asked = whole_file(libc::F_WRLCK);
-    fcntl(&lock, FcntlArg::F_OFD_GETLK(&mut asked)).map_err(|errno| error(errno.into()))?;
-    let held = asked.l_type != libc::F_UNLCK as libc::c_short;
-    Ok(if held { read_holder(&mut lock) } else { None })
-}
-
-fn take(lock: &File) -> io::Result<bool> {
-    match fcntl(lock, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn whole_file(kind: libc::c_int) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
-}
-
-fn is_still(lock: &File, name: &Path) -> bool {
-    match (lock.metadata(), fs::symlink_metadata(name)) {
-        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
-        _ => false,
-    }
-}
-
-fn read_holder(lock: &mut File) -> Option<Holder> {
-    let mut text = Vec::new();
-    lock.take(1024).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    lock::holder(&path.join(LOCK)).map_err(error)
 }
 
 #[cfg(test)]

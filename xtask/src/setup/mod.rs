@@ -84,7 +84,7 @@ pub(crate) const RUN: [Need; 10] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 4] = [
+pub(crate) const TEST: [Need; 9] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -99,6 +99,11 @@ pub(crate) const TEST: [Need; 4] = [
         "becomes the ordinary user of the tests",
     ),
     need("useradd", "passwd", ["shadow-utils", "shadow"], "makes that user"),
+    need("cryptsetup", "cryptsetup-bin", ["cryptsetup", "cryptsetup"], "makes headers of volumes"),
+    need("qemu-io", "qemu-utils", ["qemu-img", "qemu"], "writes to volumes as a guest would"),
+    need("age", "age", ["age", "age"], "encrypts keys of volumes"),
+    need("swtpm", "swtpm", ["swtpm", "swtpm"], "is the TPM that seals keys of volumes"),
+    need("tpm2_unseal", "tpm2-tools", ["tpm2-tools", "tpm2-tools"], "talks to it"),
 ];
 
 /// Found by asking the C compiler that Rust links with.

@@ -1,0 +1,184 @@
+//! Keys in files encrypted with age, and the identities that open them.
+//!
+//! The `age` program does it. The key goes through pipes; the passphrase of an identity that has
+//! one is typed on a terminal of the program's own, since it takes it nowhere else.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::key::{KeyError, Unlock, files};
+use crate::secret::{RANDOM_LENGTH, Secret};
+use crate::tool::{AGE, AGE_KEYGEN, ToolError};
+
+/// Bytes of the largest file with an identity that is looked at.
+const MOST_IDENTITY: u64 = 64 << 10;
+/// Bytes of the largest key that is taken.
+const MOST_KEY: usize = 4 << 10;
+
+/// How an identity is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// Whoever can read the file has it.
+    Plain,
+    /// The file is encrypted with a passphrase.
+    Protected,
+    /// The file only names what has it: a token, by a plugin of age.
+    Elsewhere,
+}
+
+/// How the identity in this file is kept; none when there is no such file.
+pub(crate) fn identity(path: &Path) -> io::Result<Option<Identity>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_IDENTITY as usize));
+    file.take(MOST_IDENTITY).read_to_end(&mut bytes)?;
+    let begins = |line: &[u8], word: &str| line.starts_with(word.as_bytes());
+    if begins(&bytes, "age-encryption.org/") || begins(&bytes, "-----BEGIN AGE ENCRYPTED FILE") {
+        return Ok(Some(Identity::Protected));
+    }
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let plugin = lines.clone().any(|line| begins(line, "AGE-PLUGIN-"));
+    let plain = lines.any(|line| begins(line, "AGE-SECRET-KEY-") || begins(line, "-----BEGIN"));
+    Ok(Some(if plugin && !plain { Identity::Elsewhere } else { Identity::Plain }))
+}
+
+/// Makes an identity in this file if there is none.
+pub(crate) fn make_identity(path: &Path) -> Result<(), KeyError> {
+    if path.try_exists().map_err(files("look at", path))? {
+        return Ok(());
+    }
+    let identity = AGE_KEYGEN.run([""; 0], b"")?;
+    put(path, identity.bytes())
+}
+
+/// Makes a random key, encrypted to the identity, in this file if it is not there.
+pub(crate) fn make(path: &Path, unlock: &Unlock<'_>) -> Result<(), KeyError> {
+    if path.try_exists().map_err(files("look at", path))? {
+        return Ok(());
+    }
+    make_identity(unlock.identity)?;
+    let key = Secret::random().map_err(files("make a key for", path))?;
+    let kept = identity(unlock.identity).map_err(files("read", unlock.identity))?;
+    let encrypted = if kept == Some(Identity::Protected) {
+        let identity = opened(unlock)?;
+        let recipient = AGE_KEYGEN.run(["-y"], identity.bytes())?;
+        let recipient = String::from_utf8_lossy(recipient.bytes()).into_owned();
+        AGE.run(["--encrypt", "--recipient", recipient.trim()], key.bytes())?
+    } else {
+        let to = unlock.identity.as_os_str();
+        AGE.run(["--encrypt".as_ref(), "--identity".as_ref(), to], key.bytes())?
+    };
+    put(path, encrypted.bytes())
+}
+
+/// The key in this file.
+pub(crate) fn open(path: &Path, unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
+    let kept = match identity(unlock.identity).map_err(files("read", unlock.identity))? {
+        None => return Err(KeyError::NoIdentity(unlock.identity.into())),
+        Some(kept) => kept,
+    };
+    let decrypted = if kept == Identity::Protected {
+        let identity = opened(unlock)?;
+        let arguments = ["--decrypt".as_ref(), "--identity".as_ref(), "-".as_ref()];
+        AGE.run(arguments.into_iter().chain([path.as_os_str()]), identity.bytes())
+    } else {
+        let arguments = ["--decrypt".as_ref(), "--identity".as_ref(), unlock.identity.as_os_str()];
+        AGE.run(arguments.into_iter().chain([path.as_os_str()]), b"")
+    };
+    let key = decrypted.map_err(|error| match error {
+        error if error.says("no identity matched") => {
+            KeyError::WrongIdentity { path: path.into(), identity: unlock.identity.into() }
+        }
+        other => other.into(),
+    })?;
+    if !(RANDOM_LENGTH..=MOST_KEY).contains(&key.bytes().len()) {
+        return Err(KeyError::BadLength(path.into()));
+    }
+    Ok(key)
+}
+
+/// The text of an identity that is protected by a passphrase.
+fn opened(unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
+    let path = unlock.identity;
+    let passphrase = unlock.passphrase.ok_or_else(|| KeyError::PassphraseNeeded(path.into()))?;
+    let typeable = !passphrase.bytes().iter().any(u8::is_ascii_control);
+    if passphrase.bytes().is_empty() || !typeable {
+        // No identity has an empty one, and the terminal would act on a control character.
+        return Err(KeyError::Wrong(path.into()));
+    }
+    let typed = AGE.run_on_terminal(["--decrypt".as_ref(), path.as_os_str()], passphrase);
+    typed.map_err(|error: ToolError| match error {
+        error if error.says("incorrect passphrase") => KeyError::Wrong(path.into()),
+        other => other.into(),
+    })
+}
+
+/// Writes a file that is not there yet, mode 0600, as a whole; one that appears meanwhile stays.
+fn put(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    let write = || -> io::Result<()> {
+        let directory = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let mut aside = tempfile::Builder::new()
+            .prefix(".new-")
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(directory)?;
+        aside.write_all(content)?;
+        aside.as_file().sync_all()?;
+        match aside.persist_noclobber(path) {
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error.error);
+            }
+            _ => {}
+        }
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(files("write", path))
+}
+
+/// Whether two files are on the same file system.
+pub(crate) fn together(one: &Path, other: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(fs::metadata(one)?.dev() == fs::metadata(other)?.dev())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_told_apart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("identity.txt");
+        assert_eq!(identity(&path).expect("looked"), None);
+        let plain = "# created: today\n# public key: age1x\nAGE-SECRET-KEY-1X\n";
+        for (text, expected) in [
+            (plain, Identity::Plain),
+            ("age-encryption.org/v1\n-> scrypt x 18\n", Identity::Protected),
+            ("-----BEGIN AGE ENCRYPTED FILE-----\n", Identity::Protected),
+            ("# a token\nAGE-PLUGIN-YUBIKEY-1X\n", Identity::Elsewhere),
+            ("AGE-PLUGIN-YUBIKEY-1X\nAGE-SECRET-KEY-1X\n", Identity::Plain),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", Identity::Plain),
+            ("", Identity::Plain),
+        ] {
+            fs::write(&path, text).expect("written");
+            assert_eq!(identity(&path).expect("looked"), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_appeared_meanwhile_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keys/home.age");
+        put(&path, b"first").expect("written");
+        put(&path, b"second").expect("left alone");
+        assert_eq!(fs::read(&path).expect("read"), b"first");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path().join("keys")).expect("listed").count(), 1);
+    }
+}

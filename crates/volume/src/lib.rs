@@ -1,0 +1,50 @@
+//! What lasts of a compartment, on the host: encrypted volumes, what opens them, their snapshots.
+//!
+//! A volume is a folder `COMPARTMENT/VOLUME`:
+//! ```text
+//! header.luks       LUKS2 header with the key; the guest never sees it
+//! data.raw          what the guest's disk holds, encrypted; sparse
+//! 1.qcow2 …         what was written since a snapshot
+//! volume.json       what is true: size, layers, snapshots, kind of key; a file not in it is a leftover
+//! tpm2.pub, .priv   the sealed key, where the TPM opens it
+//! lock              held by whoever uses the volume
+//! ```
+//! [`Volumes`] makes, lists and removes them; [`Volumes::lock`] gives a [`LockedVolume`], which
+//! tells the key ([`LockedVolume::open_key`]) and the files of the disk ([`LockedVolume::layers`]).
+//! The guest is given the disk and the 64 bytes of the key, and sets dm-crypt up itself.
+//!
+//! **Invariant:** no secret is an argument of a program or, unencrypted, in a file; no program
+//! opens a layer whose header has not been checked here.
+
+mod age;
+mod archive;
+mod error;
+mod folder;
+mod key;
+mod luks;
+mod name;
+mod protection;
+mod qcow2;
+mod record;
+mod retention;
+mod secret;
+mod snapshot;
+mod store;
+mod tool;
+mod tpm;
+mod transfer;
+mod volume;
+
+pub use crate::archive::ArchiveError;
+pub use crate::error::{VolumeError, VolumeId};
+pub use crate::key::{KeyError, Unlock};
+pub use crate::luks::LuksError;
+pub use crate::name::{BadSnapshotName, SnapshotName};
+pub use crate::protection::Protection;
+pub use crate::qcow2::LayerError;
+pub use crate::record::{KeyKind, Snapshot};
+pub use crate::retention::{BadRetention, Retention};
+pub use crate::secret::{Secret, VolumeKey};
+pub use crate::store::{Listed, Summary, Volumes};
+pub use crate::tool::ToolError;
+pub use crate::volume::{LayerFile, LockedVolume};
