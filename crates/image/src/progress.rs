@@ -19,11 +19,13 @@ pub struct Progress {
 pub enum Phase {
     /// Another build of the same image holds its lock.
     Wait,
+    /// An archive, folder or OCI image is being read.
+    Read,
     /// Package lists are being fetched.
     Lists,
     /// Packages are being fetched.
     Download,
-    /// Packages are being unpacked.
+    /// Packages, or what was read, are being unpacked.
     Unpack,
     /// Packages are being configured.
     Configure,
@@ -41,6 +43,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Wait => "waiting for another build",
+            Self::Read => "reading the source",
             Self::Lists => "fetching package lists",
             Self::Download => "downloading packages",
             Self::Unpack => "unpacking packages",
