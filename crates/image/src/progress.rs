@@ -25,12 +25,14 @@ pub enum Phase {
     Lists,
     /// Packages are being fetched.
     Download,
-    /// Packages, or what was read, are being unpacked.
+    /// Packages are being unpacked.
     Unpack,
     /// Packages are being configured.
     Configure,
     /// The kernel and its modules are being fetched and unpacked.
     Kernel,
+    /// What was read is being unpacked.
+    Extract,
     /// The root file system is being packed.
     Pack,
     /// An archive with an image is being read and checked.
@@ -49,6 +51,7 @@ impl fmt::Display for Phase {
             Self::Unpack => "unpacking packages",
             Self::Configure => "configuring packages",
             Self::Kernel => "preparing the kernel",
+            Self::Extract => "unpacking the root file system",
             Self::Pack => "packing the root file system",
             Self::Import => "reading the archive",
             Self::Store => "storing the image",

@@ -42,7 +42,7 @@ pub enum ArchiveError {
         offset: u64,
     },
     /// One of its entries has no place in a root file system.
-    #[error("could not take the entry `{entry}` of the archive: {fault}")]
+    #[error("could not take the entry `{entry}`: {fault}")]
     Entry {
         /// Its name, made harmless to print.
         entry: String,

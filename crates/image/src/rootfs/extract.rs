@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::Digest;
-use crate::archive::{self, ArchiveError, Spool, Tree};
+use crate::archive::{self, Spool, Tree};
 use crate::build::BuildError;
 use crate::command::{Call, CommandError, MKDIR, MMDEBSTRAP, TAR, Tool};
 use crate::debian::{self, DebianError, EPOCH, Privilege};
@@ -30,29 +30,6 @@ pub(super) struct Stage<'a> {
     work: &'a Path,
     folder: PathBuf,
     privilege: Privilege,
-}
-
-/// What keeps the tree from being unpacked.
-#[derive(Debug)]
-pub(super) enum ExtractError {
-    Archive(ArchiveError),
-    Build(BuildError),
-}
-
-impl ExtractError {
-    /// The same, with the root file system's origin.
-    pub(super) fn named(self, path: &Path) -> BuildError {
-        match self {
-            Self::Archive(source) => RootfsError::Archive { path: path.to_owned(), source }.into(),
-            Self::Build(error) => error,
-        }
-    }
-}
-
-impl<E: Into<BuildError>> From<E> for ExtractError {
-    fn from(error: E) -> Self {
-        Self::Build(error.into())
-    }
 }
 
 impl<'a> Stage<'a> {
@@ -73,13 +50,19 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// Writes the tree as an archive and unpacks that; returns its digest. The spool is gone
-    /// before the same contents are written a third time.
-    pub(super) fn extract(&self, tree: &Tree, spool: Spool) -> Result<Digest, ExtractError> {
+    /// Writes the tree, which was read from `origin`, as an archive and unpacks that; returns its
+    /// digest. The spool is gone before the same contents are written a third time.
+    pub(super) fn extract(
+        &self,
+        tree: &Tree,
+        spool: Spool,
+        origin: &Path,
+    ) -> Result<Digest, BuildError> {
         // Without a name, handed over open: nobody else can read what may be private.
         let file = tempfile::tempfile_in(self.work).attempt("create a file in", self.work)?;
         let mut output = BufWriter::new(file);
-        let digest = archive::write(tree, &spool, &mut output).map_err(ExtractError::Archive)?;
+        let digest = archive::write(tree, &spool, &mut output)
+            .map_err(|source| RootfsError::Archive { path: origin.to_owned(), source })?;
         drop(spool);
         let mut file = finish(output).attempt("write to a file in", self.work)?;
         file.rewind().attempt("read a file in", self.work)?;

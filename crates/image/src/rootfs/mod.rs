@@ -150,9 +150,9 @@ pub(crate) fn build(
             lender()?.ok_or_else(|| RootfsError::NoKernel { path: path.clone(), image: LENDER })?,
         )),
     };
-    progress(Progress::begin(Phase::Unpack));
+    progress(Progress::begin(Phase::Extract));
     let stage = extract::Stage::new(work)?;
-    let content = stage.extract(&tree, spool).map_err(|error| error.named(path))?;
+    let content = stage.extract(&tree, spool, path)?;
     progress(Progress::begin(Phase::Pack));
     let root = stage.pack()?;
     let host = arch::host().map_or(std::env::consts::ARCH, |architecture| architecture.name);

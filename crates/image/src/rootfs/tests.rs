@@ -204,7 +204,7 @@ fn a_folder_with_what_no_image_keeps_is_refused() {
     let RootfsError::Folder { source, .. } = error else { panic!("{error}") };
     assert_eq!(
         source.to_string(),
-        "could not take the entry `socket` of the archive: it is a socket, which an image does not keep"
+        "could not take the entry `socket`: it is a socket, which an image does not keep"
     );
 }
 
