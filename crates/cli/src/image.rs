@@ -1,6 +1,6 @@
 //! `casemate image`, and building an image that a start needs.
 
-use casemate_image::{Image as Built, ImageName, Recipe};
+use casemate_image::{BuildError, Image as Built, ImageName, Recipe, RootfsError};
 use casemate_supervise::prepare::{Target, World};
 
 use crate::arguments::Image;
@@ -89,9 +89,21 @@ fn update(world: &World, name: &str) -> Result<u8, Problem> {
 
 fn build(world: &World, name: &ImageName, recipe: &Recipe) -> Result<Built, Problem> {
     let store = world.store()?;
-    let mut display = Display::new(name.as_str());
-    let built = store.build(name, recipe, &mut |step| display.show(&step));
-    display.end();
+    let build_once = || {
+        let mut display = Display::new(name.as_str());
+        let built = store.build(name, recipe, &mut |step| display.show(&step));
+        display.end();
+        built
+    };
+    let mut built = build_once();
+    // What has no kernel borrows that of the usual image, which is built now that it is needed.
+    if let Err(BuildError::Rootfs(RootfsError::NoKernel { image, .. })) = built
+        && name.as_str() != image
+    {
+        let (lender, recipe) = declared(world, image)?;
+        build_if_needed(world, &lender, &recipe, false, false)?;
+        built = build_once();
+    }
     built.map_err(|error| {
         let problem = Problem::new(format!("could not build the image `{name}`")).because(&error);
         if error.is_disk_full() {

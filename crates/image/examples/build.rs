@@ -1,11 +1,11 @@
 //! Builds an image by hand: `build STORE NAME [KEY=VALUE…]`, where the keys are `suite`,
-//! `mirror`, `kernel`, `package` (repeatable) and `agent` (a program; makes an initrd with it
+//! `mirror`, `kernel`, `package` (repeatable), or else `tar`, `dir` or `oci` (a path each), and `agent` (a program; makes an initrd with it
 //! and all module groups given as `modules=`).
 
 use std::error::Error;
 use std::path::Path;
 
-use casemate_image::{Debian, ImageName, Recipe, Source, Store};
+use casemate_image::{Debian, ImageName, Recipe, Rootfs, Source, Store};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: build STORE NAME [KEY=VALUE…]".into());
     };
     let mut debian = Debian::default();
-    let (mut agent, mut groups) = (None, Vec::new());
+    let (mut agent, mut groups, mut source) = (None, Vec::new(), None);
+    let rootfs = |path: &str| Rootfs { path: path.into() };
     for setting in settings {
         let (key, value) = setting.split_once('=').ok_or("settings are KEY=VALUE")?;
         match key {
@@ -21,12 +22,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             "mirror" => debian.mirror = Some(value.to_owned()),
             "kernel" => debian.kernel_package = Some(value.to_owned()),
             "package" => debian.packages.push(value.to_owned()),
+            "tar" => source = Some(Source::Tar(rootfs(value))),
+            "dir" => source = Some(Source::Dir(rootfs(value))),
+            "oci" => source = Some(Source::Oci(rootfs(value))),
             "agent" => agent = Some(value),
             "modules" => groups.push(value),
             _ => return Err(format!("unknown key {key}").into()),
         }
     }
-    let recipe = Recipe { source: Source::Debian(debian), size_limit: None };
+    let source = source.unwrap_or(Source::Debian(debian));
+    let recipe = Recipe { source, size_limit: None };
     let name = ImageName::new(name)?;
     let store = Store::open(Path::new(store))?;
     let mut shown = None;

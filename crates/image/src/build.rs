@@ -11,17 +11,18 @@ use nix::fcntl::OFlag;
 use crate::debian::{self, DebianError};
 use crate::digest::{self, Digest};
 use crate::error::{Attempt, FileError};
-use crate::kernel::{self, KernelError};
-use crate::manifest::{FORMAT, Inputs, Manifest, Module, Package, Part, Parts, Verity};
-use crate::modules::{self, ModuleError};
+use crate::image::{Image, ImageError};
+use crate::kernel::KernelError;
+use crate::manifest::{FORMAT, Inputs, Manifest, Package, Part, Parts, Verity};
+use crate::modules::ModuleError;
 use crate::recipe::{RecipeError, Source};
+use crate::rootfs::{self, RootfsError};
 use crate::scratch::Scratch;
 use crate::store::StoreError;
 use crate::verity::{BLOCK, Tree};
 use crate::{Phase, Progress, Recipe};
 
-/// Folder of the modules in an image.
-const MODULES: &str = "modules";
+pub(crate) use crate::boot::Boot;
 
 /// An image that could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,12 @@ pub enum BuildError {
     /// The kernel's modules cannot be used.
     #[error(transparent)]
     Modules(#[from] ModuleError),
+    /// The root file system that is there already cannot be taken.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// The image whose kernel is used cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A file of the build.
     #[error(transparent)]
     File(#[from] FileError),
@@ -67,6 +74,7 @@ impl BuildError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Debian(DebianError::DiskFull { .. }) => true,
+            Self::Rootfs(error) => error.is_disk_full(),
             Self::File(error)
             | Self::Store(StoreError::File(error))
             | Self::Debian(DebianError::File(error))
@@ -82,12 +90,8 @@ impl BuildError {
 pub(crate) struct Raw {
     /// The packed root file system.
     pub(crate) root: std::path::PathBuf,
-    /// The kernel as shipped.
-    pub(crate) kernel: std::path::PathBuf,
-    /// The folder of its modules.
-    pub(crate) modules: std::path::PathBuf,
-    /// Its release.
-    pub(crate) kernel_release: String,
+    /// The kernel and its modules.
+    pub(crate) boot: Boot,
     /// Processor architecture, as `uname -m` names it.
     pub(crate) architecture: String,
     /// What the recipe was resolved to.
@@ -98,15 +102,20 @@ pub(crate) struct Raw {
     pub(crate) packages: Vec<Package>,
 }
 
-/// Builds `recipe` into the scratch folder's image.
+/// Builds `recipe` into the scratch folder's image. `lender` gives the image whose kernel is used
+/// for a root file system without one.
 pub(crate) fn build(
     scratch: &Scratch,
     recipe: &Recipe,
+    lender: &dyn Fn() -> Result<Option<Image>, StoreError>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Manifest, BuildError> {
     let raw = match &recipe.source {
         Source::Debian(source) => debian::build(&scratch.work()?, source, progress)?,
         Source::Imported => return Err(BuildError::Imported),
+        Source::Tar(rootfs) | Source::Dir(rootfs) | Source::Oci(rootfs) => {
+            rootfs::build(&scratch.work()?, &recipe.source, rootfs, lender, progress)?
+        }
     };
     assemble(&scratch.image(), recipe, raw, progress)
 }
@@ -125,32 +134,18 @@ pub(crate) fn assemble(
     {
         return Err(BuildError::TooLarge { size: root.size, limit });
     }
-    let bzimage = copy(&raw.kernel, image, "bzImage")?;
-    let path = image.join(&bzimage.file);
-    let vmlinux = kernel::vmlinux(&fs::read(&path).attempt("read", &path)?)?;
-    let kernel = write(image, "kernel", &vmlinux)?;
-    let selection = modules::select(&raw.modules)?;
-    let folder = image.join(MODULES);
-    fs::create_dir(&folder).attempt("create", &folder)?;
-    let modules = selection
-        .modules
-        .into_iter()
-        .map(|(name, contents)| {
-            let part = write(image, &format!("{MODULES}/{name}.ko"), &contents)?;
-            Ok(Module { name, part })
-        })
-        .collect::<Result<_, FileError>>()?;
+    let boot = raw.boot.put(image)?;
     Ok(Manifest {
         format: FORMAT,
         serial: raw.serial,
         architecture: raw.architecture,
-        kernel_release: raw.kernel_release,
+        kernel_release: boot.release,
         recipe: recipe.clone(),
         inputs: raw.inputs,
-        parts: Parts { root, kernel, bzimage },
+        parts: Parts { root, kernel: boot.kernel, bzimage: boot.bzimage },
         verity,
-        modules,
-        module_groups: selection.groups,
+        modules: boot.modules,
+        module_groups: boot.groups,
         packages: raw.packages,
     })
 }
@@ -176,7 +171,7 @@ fn root(from: &Path, image: &Path) -> Result<(Part, Verity), FileError> {
     Ok((part, Verity { root_hash: tree.root, hash_offset }))
 }
 
-fn copy(from: &Path, image: &Path, file: &str) -> Result<Part, FileError> {
+pub(crate) fn copy(from: &Path, image: &Path, file: &str) -> Result<Part, FileError> {
     let source = open_plain(from)?;
     let path = image.join(file);
     let target = File::create(&path).attempt("create", &path)?;
@@ -184,7 +179,7 @@ fn copy(from: &Path, image: &Path, file: &str) -> Result<Part, FileError> {
     Ok(Part { file: file.to_owned(), size, sha256 })
 }
 
-fn write(image: &Path, file: &str, contents: &[u8]) -> Result<Part, FileError> {
+pub(crate) fn write(image: &Path, file: &str, contents: &[u8]) -> Result<Part, FileError> {
     let path = image.join(file);
     fs::write(&path, contents).attempt("write", &path)?;
     Ok(Part { file: file.to_owned(), size: contents.len() as u64, sha256: Digest::of(contents) })

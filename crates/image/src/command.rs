@@ -1,4 +1,4 @@
-//! Runs other programs: found first, with no input, their output read line by line, and ended
+//! Runs other programs: found first, without input unless a file is given, their output read line by line, and ended
 //! with us.
 //!
 //! A child leads a process group, killed when the call is given up. When this thread ends
@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub(crate) const MMDEBSTRAP: Tool = Tool { program: "mmdebstrap", package: "mmde
 pub(crate) const MKFS_EROFS: Tool = Tool { program: "mkfs.erofs", package: "erofs-utils" };
 pub(crate) const NEWUIDMAP: Tool = Tool { program: "newuidmap", package: "uidmap" };
 pub(crate) const APT_CONFIG: Tool = Tool { program: "apt-config", package: "apt" };
+pub(crate) const MKDIR: Tool = Tool { program: "mkdir", package: "coreutils" };
+pub(crate) const TAR: Tool = Tool { program: "tar", package: "tar" };
 const TIMEOUT: Tool = Tool { program: "timeout", package: "coreutils" };
 pub(crate) const SETPRIV: Tool = Tool { program: "setpriv", package: "util-linux" };
 
@@ -73,6 +76,14 @@ pub enum CommandError {
         /// The end of its output, made harmless to print.
         log: Vec<String>,
     },
+    /// It succeeded, but said that it did not do all of its work.
+    #[error("could not do all that {program} was asked for: {line}")]
+    Warned {
+        /// The program.
+        program: &'static str,
+        /// What it said, made harmless to print.
+        line: String,
+    },
 }
 
 impl Tool {
@@ -96,6 +107,7 @@ impl Tool {
             .args(["--kill-after=1", "0"])
             .arg(self.find()?)
             .args(arguments);
+        command.stdin(Stdio::null());
         Ok(Call { program: self.program, command })
     }
 }
@@ -114,6 +126,12 @@ impl Call {
         self
     }
 
+    /// Gives it a file to read as its input.
+    pub(crate) fn input(mut self, file: File) -> Self {
+        self.command.stdin(file);
+        self
+    }
+
     /// Sets the folder it runs in.
     pub(crate) fn directory(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);
@@ -127,7 +145,6 @@ impl Call {
         let (reader, writer) = io::pipe().map_err(failed)?;
         self.command
             .env("PATH", search_path())
-            .stdin(Stdio::null())
             .stdout(writer.try_clone().map_err(failed)?)
             .stderr(writer)
             .process_group(0);

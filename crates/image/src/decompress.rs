@@ -9,6 +9,9 @@ const LIMIT: usize = 512 << 20;
 /// Largest uncompressed block of the LZ4 legacy format (lz4 `lz4_Frame_format.md`, legacy frame).
 const LZ4_LEGACY_BLOCK: usize = 8 << 20;
 
+/// Memory for unpacking xz, in KiB: that of `xz -9` is 64 MiB, and `xz` knows no larger preset.
+pub(crate) const XZ_MEMORY: u32 = 300 * 1024;
+
 const ELF: &[u8] = b"\x7fELF";
 const LZ4_LEGACY: &[u8] = b"\x02\x21\x4c\x18";
 const XZ: &[u8] = b"\xfd7zXZ\0";
@@ -53,12 +56,10 @@ fn zstd(data: &[u8]) -> io::Result<Vec<u8>> {
     Ok(out.0)
 }
 
-fn xz(mut data: &[u8]) -> io::Result<Vec<u8>> {
+fn xz(data: &[u8]) -> io::Result<Vec<u8>> {
+    let mut decoder = lzma_rust2::XzReader::new_mem_limit(data, true, XZ_MEMORY);
     let mut out = Bounded::default();
-    lzma_rs::xz_decompress(&mut data, &mut out).map_err(|error| match error {
-        lzma_rs::error::Error::IoError(error) => error,
-        other => io::Error::new(io::ErrorKind::InvalidData, format!("{other:?}")),
-    })?;
+    io::copy(&mut decoder, &mut out)?;
     Ok(out.0)
 }
 
@@ -114,9 +115,9 @@ pub(crate) mod samples {
 
     /// xz of `plain`.
     pub(crate) fn xz(plain: &[u8]) -> Vec<u8> {
-        let mut data = Vec::new();
-        lzma_rs::xz_compress(&mut &*plain, &mut data).unwrap();
-        data
+        let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), Default::default()).unwrap();
+        std::io::Write::write_all(&mut encoder, plain).unwrap();
+        encoder.finish().unwrap()
     }
 }
 

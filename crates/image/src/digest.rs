@@ -38,6 +38,11 @@ impl Digest {
     pub fn of_reader(reader: impl Read) -> io::Result<(Self, u64)> {
         copy(reader, io::sink())
     }
+
+    /// The digest of all that the hasher was given.
+    pub(crate) fn of_hasher(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
 }
 
 /// Copies `reader` to `writer`; returns the digest and length of what was copied.
@@ -61,6 +66,34 @@ pub(crate) fn copy(mut reader: impl Read, mut writer: impl Write) -> io::Result<
 impl From<[u8; 32]> for Digest {
     fn from(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+}
+
+/// A reader that hashes and counts what is read of it.
+#[derive(Debug)]
+pub(crate) struct Hashing<R> {
+    source: R,
+    hasher: Sha256,
+    length: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    pub(crate) fn new(source: R) -> Self {
+        Self { source, hasher: Sha256::new(), length: 0 }
+    }
+
+    /// Digest and length of what was read.
+    pub(crate) fn finish(self) -> (Digest, u64) {
+        (Digest::of_hasher(self.hasher), self.length)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.length += count as u64;
+        Ok(count)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Pack<'a> {
     /// The file to write, relative to the root folder.
     pub(crate) file: &'a str,
     /// What to leave out, relative to the root folder: a path with all below it.
-    pub(crate) exclude: &'a str,
+    pub(crate) exclude: Option<&'a str>,
     /// The time of every file, in seconds since 1970.
     pub(crate) time: u64,
     /// Whether the root folder belongs to subordinate users.
@@ -33,16 +33,15 @@ pub(crate) struct Pack<'a> {
 impl Pack<'_> {
     /// The call that packs it. The contents of `/dev` are left out: the agent mounts over it.
     pub(crate) fn call(&self) -> Result<Call, CommandError> {
-        let arguments = [
+        let mut arguments = vec![
             "--quiet".to_owned(),
             format!("-T{}", self.time),
             format!("-U{UUID}"),
             COMPRESSION.to_owned(),
-            format!("--exclude-path={}", self.exclude),
             "--exclude-regex=^dev/.*".to_owned(),
-            self.file.to_owned(),
-            ".".to_owned(),
         ];
+        arguments.extend(self.exclude.map(|path| format!("--exclude-path={path}")));
+        arguments.extend([self.file.to_owned(), ".".to_owned()]);
         let call = if self.in_namespace {
             let helper = ["--unshare-helper".to_owned(), MKFS_EROFS.program.to_owned()];
             MMDEBSTRAP.command(helper.into_iter().chain(arguments))?

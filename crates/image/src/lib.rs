@@ -6,13 +6,16 @@
 //! modules a boot needs into an initial ram disk.
 //!
 //! ```text
-//! Recipe ─▶ debian (mmdebstrap, hooks) ─▶ erofs, vmlinux, modules ─▶ Manifest ─▶ Store ─▶ Image ─▶ initrd
+//! Recipe ─▶ debian (mmdebstrap, hooks)    ─▶ erofs, vmlinux, modules ─▶ Manifest ─▶ Store ─▶ Image ─▶ initrd
+//!           rootfs (archive, folder, OCI) ─▶
 //! ```
 //!
 //! Not here: which image a compartment uses (config, plan), starting it (supervise), and
 //! loading the modules (agent). This crate prints nothing; a build reports [`Progress`].
 
 mod arch;
+mod archive;
+mod boot;
 mod build;
 mod collect;
 mod command;
@@ -30,13 +33,16 @@ mod manifest;
 mod modinfo;
 mod modules;
 mod names;
+mod oci;
 mod progress;
 mod recipe;
+mod rootfs;
 mod scratch;
 mod signature;
 mod store;
 mod verity;
 
+pub use archive::{ArchiveError, EntryFault, normalize};
 pub use build::BuildError;
 pub use collect::{Collected, Held};
 pub use command::CommandError;
@@ -51,7 +57,9 @@ pub use kernel::KernelError;
 pub use manifest::{Inputs, Manifest, Module, Package, Part, Parts, Verity};
 pub use modules::{BOOT_GROUP, ModuleError};
 pub use names::{BadImageName, Generation, ImageName};
+pub use oci::OciError;
 pub use progress::{Phase, Progress};
-pub use recipe::{Debian, Recipe, RecipeError, Source};
+pub use recipe::{Debian, Recipe, RecipeError, Rootfs, Source};
+pub use rootfs::RootfsError;
 pub use signature::SignatureError;
 pub use store::{Store, StoreError};

@@ -45,7 +45,8 @@ pub struct Manifest {
 /// What a recipe was resolved to when the image was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inputs {
-    /// Codename of the release.
+    /// Codename of the release; empty when it is not made of packages.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub suite: String,
     /// Packages asked for, the base set included.
     pub packages: Vec<String>,
@@ -53,6 +54,14 @@ pub struct Inputs {
     pub kernel_packages: Vec<Package>,
     /// The time every file carries, in seconds since 1970.
     pub source_date_epoch: u64,
+    /// Digest of what the root file system was read from, when it is not made of packages: of
+    /// the archive as it is, of the OCI image's manifest, or, for a folder, of the normalized
+    /// archive it comes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
+    /// The image whose kernel it has, when its root file system has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_image: Option<Digest>,
     /// Versions of the programs that built it.
     pub tools: BTreeMap<String, String>,
 }

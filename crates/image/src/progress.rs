@@ -19,6 +19,8 @@ pub struct Progress {
 pub enum Phase {
     /// Another build of the same image holds its lock.
     Wait,
+    /// An archive, folder or OCI image is being read.
+    Read,
     /// Package lists are being fetched.
     Lists,
     /// Packages are being fetched.
@@ -29,6 +31,8 @@ pub enum Phase {
     Configure,
     /// The kernel and its modules are being fetched and unpacked.
     Kernel,
+    /// What was read is being unpacked.
+    Extract,
     /// The root file system is being packed.
     Pack,
     /// An archive with an image is being read and checked.
@@ -41,11 +45,13 @@ impl fmt::Display for Phase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Wait => "waiting for another build",
+            Self::Read => "reading the source",
             Self::Lists => "fetching package lists",
             Self::Download => "downloading packages",
             Self::Unpack => "unpacking packages",
             Self::Configure => "configuring packages",
             Self::Kernel => "preparing the kernel",
+            Self::Extract => "unpacking the root file system",
             Self::Pack => "packing the root file system",
             Self::Import => "reading the archive",
             Self::Store => "storing the image",

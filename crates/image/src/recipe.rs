@@ -1,6 +1,9 @@
 //! What an image is made of, as the caller asks for it. Nothing here is resolved: an absent
 //! suite means "whatever fits this host", decided when the image is built.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
@@ -26,6 +29,22 @@ pub enum Source {
     Debian(Debian),
     /// Not made here but brought.
     Imported,
+    /// An archive of a root file system: tar, plain or packed with gzip, zstd or xz.
+    Tar(Rootfs),
+    /// A folder of the host that is a root file system.
+    Dir(Rootfs),
+    /// An OCI image on disk: a folder in the OCI image layout, or an archive of one.
+    Oci(Rootfs),
+}
+
+/// A root file system that is there already.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rootfs {
+    /// Where it is. Not part of a manifest, which is to be the same wherever it was built: there
+    /// the digest of what was read stands instead.
+    #[serde(skip)]
+    pub path: PathBuf,
 }
 
 /// A root file system and kernel from Debian packages.
@@ -55,10 +74,14 @@ pub struct RecipeError {
 }
 
 impl Recipe {
-    /// A digest that changes whenever the recipe would give another image.
+    /// A digest that changes whenever the recipe would give another image. What is at a path is
+    /// not looked at: when that has changed, the image is to be built again.
     pub fn digest(&self) -> Digest {
         let mut text = format!("casemate recipe, build version {BUILD_VERSION}\n").into_bytes();
         text.extend(serde_json::to_vec(self).expect("a recipe has only strings"));
+        if let Some(rootfs) = self.source.rootfs() {
+            text.extend(rootfs.path.as_os_str().as_bytes());
+        }
         Digest::of(&text)
     }
 
@@ -84,6 +107,16 @@ impl Recipe {
             require("http or https address", mirror, known && plain)?;
         }
         Ok(())
+    }
+}
+
+impl Source {
+    /// The root file system that is there already, if it is one.
+    pub fn rootfs(&self) -> Option<&Rootfs> {
+        match self {
+            Self::Debian(_) | Self::Imported => None,
+            Self::Tar(rootfs) | Self::Dir(rootfs) | Self::Oci(rootfs) => Some(rootfs),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::image::{Image, ImageError, MANIFEST};
 use crate::initrd::{self, InitrdError};
 use crate::manifest::Manifest;
 use crate::names::{Generation, ImageName, Names, Record, replace, sync_folder};
+use crate::rootfs;
 use crate::scratch::{self, Scratch};
 use crate::signature::SIGNATURE;
 use crate::{Digest, Phase, Progress, Recipe};
@@ -94,6 +95,10 @@ pub(crate) enum From {
 }
 
 impl Store {
+    /// Name of the image that is to be built before one whose root file system has no kernel:
+    /// without it, [`Store::build`] reports [`crate::RootfsError::NoKernel`].
+    pub const KERNEL_LENDER: &'static str = rootfs::LENDER;
+
     /// Opens the store in `directory`, made when it is not there, and removes what killed
     /// builds left.
     ///
@@ -212,6 +217,15 @@ impl Store {
         Ok(digests)
     }
 
+    /// The image whose kernel is used by root file systems without one, if it is built: the
+    /// current one of the name [`Store::KERNEL_LENDER`].
+    fn kernel_lender(&self) -> Result<Option<Image>, StoreError> {
+        match ImageName::new(Self::KERNEL_LENDER) {
+            Ok(name) => self.current(&name),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Builds an image and makes it the current generation of `name`. When another build of
     /// the same name and recipe ran meanwhile, its image is taken instead.
     ///
@@ -225,7 +239,7 @@ impl Store {
     ) -> Result<Image, BuildError> {
         recipe.check()?;
         self.build_with(name, recipe, progress, |scratch, progress| {
-            build::build(scratch, recipe, progress)
+            build::build(scratch, recipe, &|| self.kernel_lender(), progress)
         })
     }
 

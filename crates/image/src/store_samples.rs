@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Store;
-use crate::build::{Raw, assemble};
+use crate::build::{Boot, Raw, assemble};
 use crate::decompress::samples as compressed;
 use crate::manifest::Inputs;
 use crate::recipe::{Debian, Source};
@@ -50,15 +50,15 @@ pub(crate) fn raw(work: &Path, recipe: &Recipe) -> Raw {
     }
     Raw {
         root: work.join("root"),
-        kernel: work.join("vmlinuz"),
-        modules,
-        kernel_release: "6.12.1".into(),
+        boot: Boot::Shipped { kernel: work.join("vmlinuz"), modules, release: "6.12.1".into() },
         architecture: "x86_64".into(),
         inputs: Inputs {
             suite: "bookworm".into(),
             packages: Vec::new(),
             kernel_packages: Vec::new(),
             source_date_epoch: 1,
+            content: None,
+            kernel_image: None,
             tools: BTreeMap::new(),
         },
         serial: 7,

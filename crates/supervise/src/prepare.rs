@@ -78,7 +78,7 @@ pub enum PrepareError {
     #[error(transparent)]
     Places(#[from] PlacesError),
     /// The image's source is not available yet.
-    #[error("the image `{0}` asks for what is not available yet: a source other than `debian`")]
+    #[error("the image `{0}` asks for what is not available yet: the source `nixos`")]
     ImageSource(String),
     /// Programs are added to images of Debian packages only.
     #[error(
@@ -139,7 +139,9 @@ impl PrepareError {
             Self::Refused(refusal) => Some(refusal.hint()),
             Self::LargeId { .. } => Some(format!("set `id` below {}", 2 * FRESH_SLOTS)),
             Self::Programs(_) => Some("build all of them: cargo xtask build".into()),
-            Self::ImageSource(_) => Some("use `source = \"debian\"`".into()),
+            Self::ImageSource(_) => {
+                Some("use `source = \"debian\"`, `\"tar\"`, `\"dir\"` or `\"oci\"`".into())
+            }
             Self::Places(error) => places_hint(error),
             Self::Ids(error) => storage_hint(error),
             _ => None,
@@ -544,6 +546,7 @@ impl World {
 }
 
 fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareError> {
+    let rootfs = |path: &Path| casemate_image::Rootfs { path: path.to_owned() };
     let source = match &settings.source {
         ImageSource::Debian { suite, mirror, components, kernel_package } => {
             casemate_image::Source::Debian(Debian {
@@ -555,7 +558,12 @@ fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareEr
             })
         }
         ImageSource::Imported => casemate_image::Source::Imported,
-        _ => return Err(PrepareError::ImageSource(settings.name.to_string())),
+        ImageSource::Tar { path } => casemate_image::Source::Tar(rootfs(path)),
+        ImageSource::Dir { path } => casemate_image::Source::Dir(rootfs(path)),
+        ImageSource::Oci { path } => casemate_image::Source::Oci(rootfs(path)),
+        ImageSource::Nixos { .. } => {
+            return Err(PrepareError::ImageSource(settings.name.to_string()));
+        }
     };
     Ok(Recipe { source, size_limit: settings.size.map(|size| size.bytes()) })
 }

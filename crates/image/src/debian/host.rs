@@ -16,7 +16,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 /// How the root folder is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Privilege {
+pub(crate) enum Privilege {
     /// By an ordinary user, in a user namespace of his subordinate ids.
     Subordinate,
     /// By root, with mounts in a namespace of their own.
@@ -27,7 +27,7 @@ pub(super) enum Privilege {
 
 impl Privilege {
     /// What this process can do.
-    pub(super) fn of_this_process() -> Result<Self, DebianError> {
+    pub(crate) fn of_this_process() -> Result<Self, DebianError> {
         if geteuid().is_root() {
             return Ok(match may_mount() {
                 true => Self::Root,

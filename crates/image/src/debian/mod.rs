@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::{self, Architecture};
-use crate::build::Raw;
+use crate::build::{Boot, Raw};
 use crate::command::{Call, CommandError, MMDEBSTRAP};
 use crate::erofs::Pack;
 use crate::error::{Attempt, FileError};
@@ -20,15 +20,17 @@ use crate::manifest::Inputs;
 use crate::recipe::Debian;
 use crate::{Phase, Progress};
 
-use host::Privilege;
 use output::Output;
+
+pub(crate) use host::Privilege;
+pub(crate) use tools::check as check_tools;
 
 /// Packages of every image, beside what Debian calls essential.
 const BASE_PACKAGES: [&str; 6] =
     ["ca-certificates", "iproute2", "iputils-ping", "less", "procps", "vim-tiny"];
 /// Time of every file of an image, and what packages take for the current time: the first
 /// second of 2025. Constant, so that the same packages give the same bytes.
-const EPOCH: u64 = 1_735_689_600;
+pub(crate) const EPOCH: u64 = 1_735_689_600;
 /// Release for hosts that are not Debian, or whose package sources do not serve their own.
 const DEFAULT_SUITE: &str = "trixie";
 /// The release whose own kernel is too old (no VMGENID) and which has a newer one beside it.
@@ -133,9 +135,11 @@ pub(crate) fn build(
     let (kernel, release) = find_kernel(&ours.join("kernel"))?;
     Ok(Raw {
         root: ours.join("root.erofs"),
-        kernel,
-        modules: find_modules(&ours.join("kernel"), &release)?,
-        kernel_release: release,
+        boot: Boot::Shipped {
+            kernel,
+            modules: find_modules(&ours.join("kernel"), &release)?,
+            release,
+        },
         architecture: build.architecture.name.to_owned(),
         packages: status::installed(&build.root)?,
         serial: status::archive_date(&ours)?,
@@ -144,6 +148,8 @@ pub(crate) fn build(
             packages: build.packages,
             kernel_packages: status::kernel_packages(&ours)?,
             source_date_epoch: EPOCH,
+            content: None,
+            kernel_image: None,
             tools,
         },
     })
@@ -230,7 +236,7 @@ impl<'a> Build<'a> {
         let call = Pack {
             root: &self.root,
             file: &format!("{OURS}/root.erofs"),
-            exclude: OURS,
+            exclude: Some(OURS),
             time: EPOCH,
             in_namespace: self.privilege == Privilege::Subordinate,
         }
@@ -238,7 +244,7 @@ impl<'a> Build<'a> {
         self.run(call, &mut |_| ())
     }
 
-    /// Runs a program, and says more exactly than its exit status why it failed.
+    /// Runs a program and tells how far it is.
     fn run(&self, call: Call, progress: &mut dyn FnMut(Progress)) -> Result<(), DebianError> {
         let mut output = Output::default();
         let result = call.run(|line| {
@@ -246,22 +252,44 @@ impl<'a> Build<'a> {
                 progress(step);
             }
         });
-        let Err(CommandError::Failed { ref log, .. }) = result else {
-            return Ok(result?);
-        };
-        let log = log.join("\n");
-        Err(match output.reason() {
-            Some(output::Reason::DiskFull) => {
-                DebianError::DiskFull { folder: self.work.to_owned() }
-            }
-            Some(output::Reason::NoPackage(package)) => {
-                DebianError::NoPackage { package, suite: self.suite.clone(), log }
-            }
-            Some(output::Reason::NoNetwork) => DebianError::NoNetwork { log },
-            Some(output::Reason::NoNamespaces) => DebianError::NoNamespaces,
-            None => return Ok(result?),
-        })
+        explain(result, output, self.work, &self.suite)
     }
+}
+
+/// Runs a program that installs no packages, in a build that works in the folder `work`.
+pub(crate) fn run(
+    call: Call,
+    work: &Path,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<(), DebianError> {
+    let mut output = Output::default();
+    let result = call.run(|line| {
+        output.line(line);
+        on_line(line);
+    });
+    explain(result, output, work, "")
+}
+
+/// Says more exactly than a program's exit status why it failed.
+fn explain(
+    result: Result<(), CommandError>,
+    output: Output,
+    work: &Path,
+    suite: &str,
+) -> Result<(), DebianError> {
+    let Err(CommandError::Failed { ref log, .. }) = result else {
+        return Ok(result?);
+    };
+    let log = log.join("\n");
+    Err(match output.reason() {
+        Some(output::Reason::DiskFull) => DebianError::DiskFull { folder: work.to_owned() },
+        Some(output::Reason::NoPackage(package)) => {
+            DebianError::NoPackage { package, suite: suite.to_owned(), log }
+        }
+        Some(output::Reason::NoNetwork) => DebianError::NoNetwork { log },
+        Some(output::Reason::NoNamespaces) => DebianError::NoNamespaces,
+        None => return Ok(result?),
+    })
 }
 
 /// The kernel image in an unpacked kernel package, and its release.

@@ -10,7 +10,7 @@ use crate::erofs;
 const OLDEST_MMDEBSTRAP: [u32; 2] = [1, 3];
 
 /// Finds the programs a build needs and returns the versions of those that shape the image.
-pub(super) fn check() -> Result<BTreeMap<String, String>, DebianError> {
+pub(crate) fn check() -> Result<BTreeMap<String, String>, DebianError> {
     SETPRIV.find()?;
     let mut versions = BTreeMap::new();
     for (tool, option, oldest) in
