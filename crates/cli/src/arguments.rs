@@ -52,6 +52,9 @@ pub(crate) enum Command {
     /// Build and show images.
     #[command(subcommand)]
     Image(Image),
+    /// Show and change the encrypted disks of compartments.
+    #[command(subcommand)]
+    Volume(Volume),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -255,6 +258,46 @@ pub(crate) enum Image {
         file: PathBuf,
         /// Name of the image.
         name: String,
+    },
+}
+
+/// What to do with volumes. They are named COMPARTMENT/VOLUME.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// List the volumes there are, and those that are declared and not made yet.
+    List(Json),
+    /// Make a declared volume. A compartment's start does so too.
+    Create {
+        /// COMPARTMENT/VOLUME.
+        volume: String,
+    },
+    /// Grow a volume to the size its compartment's file says. Its file system grows at the next
+    /// start.
+    Resize {
+        /// COMPARTMENT/VOLUME.
+        volume: String,
+    },
+    /// Remove a volume with its snapshots, its key first. Nothing brings it back.
+    Delete {
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// COMPARTMENT/VOLUME.
+        volume: String,
+    },
+    /// Write a volume as an archive. It stays encrypted.
+    Export {
+        /// COMPARTMENT/VOLUME.
+        volume: String,
+        /// The file, which must not be there yet; `-` for standard output.
+        file: PathBuf,
+    },
+    /// Take a volume from an archive that `export` wrote.
+    Import {
+        /// The file; `-` for standard input.
+        file: PathBuf,
+        /// COMPARTMENT/VOLUME, which must not be there yet.
+        volume: String,
     },
 }
 

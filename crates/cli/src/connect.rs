@@ -1,6 +1,6 @@
 //! Reaching a compartment's supervisor, and starting one where there is none.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,6 +16,7 @@ use zlink::tokio::unix::Stream;
 use zlink::{Call, Connection};
 
 use crate::failure::Problem;
+use crate::passphrase::Asked;
 use crate::{image, running};
 
 /// How long a supervisor that is starting or ending somewhere else is waited for. The longest stop
@@ -80,8 +81,9 @@ impl Supervisor {
     /// It cannot be started.
     pub(crate) async fn of(world: &World, target: &Target) -> Result<Self, Problem> {
         let name = target.name();
-        let begin = Instant::now();
+        let mut begin = Instant::now();
         let mut checked_image = false;
+        let mut passphrases = Asked::default();
         loop {
             // Before the socket: connecting to systemd's would start a supervisor that finds no
             // image.
@@ -92,13 +94,17 @@ impl Supervisor {
             if let Some(supervisor) = Self::running(world.places.runtime(), &name)? {
                 return Ok(supervisor);
             }
-            match start(world, target)? {
+            match start(world, target, &passphrases)? {
                 Announcement::Ready { notes } => {
                     if let Some(mut supervisor) = Self::running(world.places.runtime(), &name)? {
                         supervisor.notes = notes;
                         supervisor.started_here = true;
                         return Ok(supervisor);
                     }
+                }
+                Announcement::Passphrase(needed) => {
+                    passphrases.ask(&name, &needed)?;
+                    begin = Instant::now();
                 }
                 // Another process starts it just now, or it is about to be gone.
                 Announcement::Taken => {}
@@ -213,7 +219,7 @@ fn service_failure(error: zlink::varlink_service::OwnedError) -> Failure {
 }
 
 /// Starts a supervisor and waits for the line it says about it.
-fn start(world: &World, target: &Target) -> Result<Announcement, Problem> {
+fn start(world: &World, target: &Target, asked: &Asked) -> Result<Announcement, Problem> {
     let program = facts::own_programs(&Sources::current(&world.places)).supervisor;
     let mut command = Command::new(&program);
     match target {
@@ -226,11 +232,18 @@ fn start(world: &World, target: &Target) -> Result<Announcement, Problem> {
         command.arg("--config").arg(std::path::absolute(named)?);
     }
     // Its directory must not keep a file system busy.
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.current_dir("/").stdout(Stdio::piped()).stderr(Stdio::null());
+    match asked.line() {
+        None => drop(command.stdin(Stdio::null())),
+        Some(_) => drop(command.arg("--passphrases").stdin(Stdio::piped())),
+    }
     let failed = |error: &std::io::Error| {
         Problem::new(format!("could not start {}", program.display())).because(error)
     };
     let mut child = command.spawn().map_err(|error| failed(&error))?;
+    if let (Some(mut stdin), Some(line)) = (child.stdin.take(), asked.line()) {
+        stdin.write_all(line.bytes()).map_err(|error| failed(&error))?;
+    }
     let Some(stdout) = child.stdout.take() else {
         return Err(Problem::new(format!("could not hear {}", program.display())));
     };

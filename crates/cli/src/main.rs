@@ -14,6 +14,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod manual;
+mod passphrase;
 mod progress;
 mod run;
 mod running;
@@ -21,6 +22,7 @@ mod session;
 mod show;
 mod terminal;
 mod units;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -84,6 +86,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Plan(arguments) => show::plan(&world, arguments),
         Command::Check(arguments) => show::check(&world, arguments),
         Command::Image(command) => image::image(&world, command),
+        Command::Volume(command) => volume::volume(&world, command),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

@@ -8,6 +8,7 @@ use casemate_host::durable;
 use casemate_supervise::control::{Request, Status};
 use casemate_supervise::keeper::{LastRun, last_run_path};
 use casemate_supervise::prepare::{Purpose, Target, World};
+use casemate_supervise::volumes::Passphrases;
 use serde::Serialize;
 
 use crate::arguments::{Check, Json, NameJson};
@@ -196,7 +197,11 @@ fn stopped(world: &World, name: &str, json: bool) -> Result<u8, Problem> {
 
 /// `casemate plan`.
 pub(crate) fn plan(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
-    let prepared = world.prepare(&Target::Declared(arguments.name.clone()), Purpose::Print)?;
+    let prepared = world.prepare(
+        &Target::Declared(arguments.name.clone()),
+        Purpose::Print,
+        &Passphrases::default(),
+    )?;
     if arguments.json {
         return print_json(&prepared.plan);
     }

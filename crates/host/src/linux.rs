@@ -127,7 +127,10 @@ impl Host for LinuxHost {
             }
             Step::Channels => self.connect().map_err(StepError::Channels),
             Step::Start { role } => Ok(self.start(*role)?),
-            Step::BuildImage { .. } | Step::CheckImage { .. } | Step::AwaitGuest { .. } => Ok(()),
+            Step::BuildImage { .. }
+            | Step::CheckImage { .. }
+            | Step::OpenVolume { .. }
+            | Step::AwaitGuest { .. } => Ok(()),
         }
     }
 
@@ -146,7 +149,10 @@ impl Host for LinuxHost {
                     .map_err(|source| StepError::End { process: role.describe(), source }),
                 None => Ok(()),
             },
-            Step::BuildImage { .. } | Step::CheckImage { .. } | Step::AwaitGuest { .. } => Ok(()),
+            Step::BuildImage { .. }
+            | Step::CheckImage { .. }
+            | Step::OpenVolume { .. }
+            | Step::AwaitGuest { .. } => Ok(()),
         }
     }
 }

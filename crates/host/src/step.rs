@@ -77,6 +77,9 @@ impl Applied {
 pub fn is_effect(step: &Step) -> bool {
     match step {
         Step::RunDirectory { .. } | Step::Channels | Step::Start { .. } => true,
-        Step::BuildImage { .. } | Step::CheckImage { .. } | Step::AwaitGuest { .. } => false,
+        Step::BuildImage { .. }
+        | Step::CheckImage { .. }
+        | Step::OpenVolume { .. }
+        | Step::AwaitGuest { .. } => false,
     }
 }

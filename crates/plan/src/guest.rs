@@ -1,9 +1,9 @@
 //! What the agent will be told.
 
 use casemate_config::{Compartment, FileContent, GuestInit};
-use casemate_wire::{Boot, Init, RootDisk, User, WriteFile};
+use casemate_wire::{Boot, Init, Key, RootDisk, User, VolumeMount, WriteFile};
 
-use crate::{ImageParts, Instance};
+use crate::{ImageParts, Instance, VolumeParts};
 
 /// Serial number of the root disk.
 pub(crate) const ROOT_SERIAL: &str = "root";
@@ -14,6 +14,7 @@ pub(crate) fn boot(
     instance: &Instance,
     machine_id: &str,
     image: Option<&ImageParts>,
+    parts: &[VolumeParts],
 ) -> Boot {
     let guest = &compartment.guest;
     let keys: Vec<String> = guest.authorized_keys.iter().map(|key| key.as_str().into()).collect();
@@ -60,6 +61,7 @@ pub(crate) fn boot(
         clock: 0,
         seed: vec![],
         root: root(compartment, image),
+        volumes: volumes(compartment, parts),
         overlay_size: guest.overlay_size.map_or(0, |size| size.bytes()),
         units: guest.services.iter().map(|unit| unit.as_str().into()).collect(),
         init: match guest.init {
@@ -102,4 +104,26 @@ fn root(compartment: &Compartment, image: Option<&ImageParts>) -> RootDisk {
         overlay: true,
         verity: image.and_then(|image| image.verity.clone()),
     }
+}
+
+/// Serial number of a volume's disk, by its place in the configuration.
+pub(crate) fn volume_serial(index: usize) -> String {
+    format!("volume{index}")
+}
+
+/// The volumes to mount; their keys are filled in at the time.
+fn volumes(compartment: &Compartment, parts: &[VolumeParts]) -> Vec<VolumeMount> {
+    let mount = |(index, parts): (usize, &VolumeParts)| {
+        let volume = compartment.volumes.iter().find(|volume| volume.name == parts.name)?;
+        Some(VolumeMount {
+            name: parts.name.as_str().into(),
+            serial: volume_serial(index),
+            mount_point: volume.mount_point.to_string(),
+            filesystem: volume.filesystem.to_string(),
+            blank: parts.blank,
+            sector_size: parts.sector_size,
+            key: Key::new(&[]),
+        })
+    };
+    parts.iter().enumerate().filter_map(mount).collect()
 }

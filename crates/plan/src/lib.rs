@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use casemate_config::{AuditSettings, Compartment, EngineSettings};
+use casemate_config::{AuditSettings, Compartment, DiskFormat, EngineSettings, VolumeName};
 use serde::Serialize;
 
 pub use print::print;
@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub image: Option<ImageParts>,
     /// Name of the image, with what the compartment adds to it.
     pub image_name: String,
+    /// Its volumes, in the order of the configuration; none for a fresh disposable.
+    pub volumes: Vec<VolumeParts>,
     /// Those of the compartment's own disks that are block devices of the host.
     pub block_devices: BTreeSet<PathBuf>,
     /// `/etc/machine-id`: 32 hexadecimal digits, derived by the caller from name and host.
@@ -88,6 +90,28 @@ pub struct ImageParts {
     pub kernel: PathBuf,
     /// Initrd with our agent.
     pub initrd: PathBuf,
+}
+
+/// Files of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeParts {
+    /// Its name.
+    pub name: VolumeName,
+    /// From the lowest to the one that is written to.
+    pub layers: Vec<Layer>,
+    /// It has to be formatted.
+    pub blank: bool,
+    /// Bytes encrypted as one.
+    pub sector_size: u32,
+}
+
+/// One file of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its format; never probed.
+    pub format: DiskFormat,
 }
 
 /// Everything a start will do.

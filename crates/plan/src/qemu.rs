@@ -79,6 +79,9 @@ pub struct Disk {
     pub host_device: bool,
     /// Format; never probed.
     pub format: &'static str,
+    /// What it is written above, from the lowest up. Named here and nowhere else: what a file's own
+    /// header says of others is not followed.
+    pub backing: Vec<Backing>,
     /// No writes.
     pub read_only: bool,
     /// Locked, so that two machines cannot write to it.
@@ -91,6 +94,15 @@ pub struct Disk {
     pub block_size: u32,
 }
 
+/// A file below a disk, which is read only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backing {
+    /// Descriptor of the file.
+    pub descriptor: i32,
+    /// Format; never probed.
+    pub format: &'static str,
+}
+
 impl Disk {
     /// A read-only disk that any number of machines share.
     pub fn shared(node: &str, descriptor: i32) -> Self {
@@ -100,6 +112,7 @@ impl Disk {
             descriptor,
             host_device: false,
             format: "raw",
+            backing: vec![],
             read_only: true,
             locked: false,
             discard: false,
@@ -205,6 +218,25 @@ impl Arguments {
     fn disk(&mut self, disk: &Disk, device: &str) {
         let Disk { node, descriptor, format, .. } = disk;
         let on = |switch: bool| if switch { "on" } else { "off" };
+        let mut below: Option<String> = None;
+        for (index, Backing { descriptor, format }) in disk.backing.iter().enumerate() {
+            let node = format!("{node}-below{index}");
+            self.switch("-add-fd", format!("fd={descriptor},set={descriptor}"));
+            self.switch(
+                "-blockdev",
+                format!(
+                    "driver=file,node-name={node}-file,filename=/dev/fdset/{descriptor},\
+                     read-only=on,locking=off"
+                ),
+            );
+            let backing = backing_of(format, below.as_deref());
+            self.switch(
+                "-blockdev",
+                format!("driver={format},node-name={node},file={node}-file,read-only=on{backing}"),
+            );
+            below = Some(node);
+        }
+        let backing = backing_of(format, below.as_deref());
         self.switch("-add-fd", format!("fd={descriptor},set={descriptor}"));
         let driver = if disk.host_device { "host_device" } else { "file" };
         let mut file = format!(
@@ -225,7 +257,7 @@ impl Arguments {
         self.switch(
             "-blockdev",
             format!(
-                "driver={format},node-name={node},file={node}-file,read-only={}{options}",
+                "driver={format},node-name={node},file={node}-file,read-only={}{options}{backing}",
                 on(disk.read_only)
             ),
         );
@@ -238,5 +270,13 @@ impl Arguments {
             let _ = write!(device, ",logical_block_size={size},physical_block_size={size}");
         }
         self.switch("-device", device);
+    }
+}
+
+/// The option that says what a qcow2 file is written above. Headers name nothing: that was checked.
+fn backing_of(format: &str, below: Option<&str>) -> String {
+    match below {
+        Some(node) if format != "raw" => format!(",backing={node}"),
+        _ => String::new(),
     }
 }

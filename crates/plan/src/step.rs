@@ -27,6 +27,11 @@ pub enum Step {
         /// Digest of the image.
         digest: String,
     },
+    /// Take a volume, made when it is not there, and open its key.
+    OpenVolume {
+        /// Its name.
+        volume: String,
+    },
     /// Make the connected sockets between the processes.
     Channels,
     /// Start a process in its jail.
@@ -50,6 +55,7 @@ impl Step {
             Self::CheckImage { digest } => {
                 format!("check the boot parts of image {}", &digest[..digest.len().min(16)])
             }
+            Self::OpenVolume { volume } => format!("take the volume `{volume}` and open its key"),
             Self::Channels => "connect sockets between the processes".into(),
             Self::Start { role } => format!("start {} in its jail", role.describe()),
             Self::AwaitGuest { seconds } => {
@@ -62,6 +68,7 @@ impl Step {
     pub fn undo(&self) -> Option<&'static str> {
         match self {
             Self::BuildImage { .. } | Self::CheckImage { .. } | Self::Channels => None,
+            Self::OpenVolume { .. } => Some("let go of it"),
             Self::RunDirectory { .. } => Some("remove it with everything in it"),
             Self::Start { .. } => Some("kill it with its PID namespace"),
             Self::AwaitGuest { .. } => Some("ask the guest to shut down"),

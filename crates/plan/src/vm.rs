@@ -36,8 +36,8 @@ const CONSOLE: i32 = 4;
 const MONITOR: i32 = 5;
 const ROOT: i32 = 6;
 const KVM: i32 = 7;
-/// And the numbers behind it.
-const FIRST_DISK: i32 = 8;
+/// The disks' descriptors begin behind it; the root disk's counts among them.
+const FIRST_DISK: i32 = 7;
 
 /// Decides everything about one start.
 ///
@@ -67,6 +67,9 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     steps.push(Step::RunDirectory { path: request.run_directory.clone() });
     let digest = request.image.as_ref().map_or("(to be built)", |image| &image.digest);
     steps.push(Step::CheckImage { digest: digest.into() });
+    for volume in &request.volumes {
+        steps.push(Step::OpenVolume { volume: volume.name.to_string() });
+    }
     steps.push(Step::Channels);
     steps.push(Step::Start { role: Role::Link });
     steps.push(Step::Start { role: Role::Vmm });
@@ -84,6 +87,7 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
             &request.instance,
             &request.machine_id,
             request.image.as_ref(),
+            &request.volumes,
         ),
         boot_deadline,
         stop_deadline: STOP_DEADLINE,
@@ -169,6 +173,9 @@ pub fn module_groups(compartment: &Compartment, engine: &EngineSettings) -> Vec<
     if model(compartment, engine) == MachineModel::Microvm {
         groups.push("mmio");
     }
+    if !compartment.volumes.is_empty() {
+        groups.push("volumes");
+    }
     // A root disk of the user's own is not verified, and may have the usual file system.
     groups.push(if compartment.root_disk.is_none() { "verity" } else { "ext4" });
     groups
@@ -206,6 +213,7 @@ fn vmm(
     let kernel = compartment.kernel.clone().unwrap_or(image.kernel);
     let initrd = compartment.initramfs.clone().unwrap_or(image.initrd);
     let disks = disks(request, image.root);
+    let writes_disks = disks.machine.iter().any(|disk| !disk.read_only);
     let machine = Machine {
         name: format!("casemate-{}", request.instance.name),
         model,
@@ -276,7 +284,7 @@ fn vmm(
             limits: Limits {
                 open_files: 256,
                 address_space: None,
-                file_size: LOG_SIZE,
+                file_size: if writes_disks { u64::MAX } else { LOG_SIZE },
                 processes: 128 + u64::from(machine.cpus),
             },
         },
@@ -303,18 +311,16 @@ fn disks(request: &Request<'_>, image_root: PathBuf) -> Disks {
     }
     let mut descriptors = vec![file(ROOT, root_path, !root.read_only)];
     let mut machine = vec![root];
-    for (index, disk) in (0..).zip(&compartment.additional_disks) {
-        let descriptor = FIRST_DISK + index;
+    for (index, disk) in compartment.additional_disks.iter().enumerate() {
+        let descriptor = FIRST_DISK + descriptors.len() as i32;
         descriptors.push(file(descriptor, disk.path.clone(), !disk.read_only));
         machine.push(Disk {
             node: format!("disk{index}"),
             serial: disk.dev_identifier.as_ref().map(|serial| serial.as_str().to_owned()),
             descriptor,
             host_device: request.block_devices.contains(&disk.path),
-            format: match disk.format {
-                DiskFormat::Raw => "raw",
-                DiskFormat::Qcow2 => "qcow2",
-            },
+            format: format(disk.format),
+            backing: vec![],
             read_only: disk.read_only,
             locked: true,
             discard: disk.enable_discard && !disk.read_only,
@@ -322,7 +328,42 @@ fn disks(request: &Request<'_>, image_root: PathBuf) -> Disks {
             block_size: disk.block_size.bytes(),
         });
     }
+    for (index, volume) in request.volumes.iter().enumerate() {
+        let (backing, last) = match volume.layers.split_last() {
+            Some((last, backing)) => (backing, last),
+            None => continue,
+        };
+        let serial = guest::volume_serial(index);
+        let mut below = Vec::new();
+        for layer in backing {
+            let descriptor = FIRST_DISK + descriptors.len() as i32;
+            descriptors.push(file(descriptor, layer.path.clone(), false));
+            below.push(qemu::Backing { descriptor, format: format(layer.format) });
+        }
+        let descriptor = FIRST_DISK + descriptors.len() as i32;
+        descriptors.push(file(descriptor, last.path.clone(), true));
+        machine.push(Disk {
+            node: serial.clone(),
+            serial: Some(serial),
+            descriptor,
+            host_device: false,
+            format: format(last.format),
+            backing: below,
+            read_only: false,
+            locked: true,
+            discard: true,
+            direct: false,
+            block_size: volume.sector_size,
+        });
+    }
     Disks { machine, descriptors }
+}
+
+fn format(format: DiskFormat) -> &'static str {
+    match format {
+        DiskFormat::Raw => "raw",
+        DiskFormat::Qcow2 => "qcow2",
+    }
 }
 
 fn link(request: &Request<'_>, facts: &HostFacts) -> Result<Process, Refusal> {

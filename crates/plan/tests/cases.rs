@@ -5,10 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use casemate_config::{Environment, Format, Origin, Source};
+use casemate_config::{DiskFormat, Environment, Format, Origin, Source};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::process::Role;
-use casemate_plan::{ImageParts, Instance, Request, identity, plan, print};
+use casemate_plan::{ImageParts, Instance, Layer, Request, VolumeParts, identity, plan, print};
 use casemate_wire::Verity;
 
 fn facts() -> HostFacts {
@@ -44,6 +44,20 @@ fn image() -> ImageParts {
     }
 }
 
+/// A volume with one snapshot.
+fn volume(volume: &casemate_config::Volume) -> VolumeParts {
+    let layer = |name: &str, format| Layer {
+        path: format!("/data/volumes/demo/{}/{name}", volume.name).into(),
+        format,
+    };
+    VolumeParts {
+        name: volume.name.clone(),
+        layers: vec![layer("data.raw", DiskFormat::Raw), layer("1.qcow2", DiskFormat::Qcow2)],
+        blank: false,
+        sector_size: 4096,
+    }
+}
+
 /// The plan of the only compartment, or why there is none, as text.
 fn outcome(folder: &Path) -> String {
     let loaded = load(&folder.join("input.toml"));
@@ -70,6 +84,7 @@ fn outcome(folder: &Path) -> String {
             fresh,
         },
         image: (!folder.join("no-image").exists()).then(image),
+        volumes: compartment.volumes.iter().map(volume).collect(),
         block_devices: Default::default(),
         image_name: compartment.image.to_string(),
         machine_id: "0".repeat(32),

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use casemate_host::facts::{self, Sources};
 use casemate_host::linux::LinuxHost;
 use casemate_host::places;
 use casemate_host::rundir::{Leftovers, RunDirError};
@@ -25,6 +26,7 @@ use crate::control::Failure;
 use crate::life::Outcome;
 use crate::prepare::{PrepareError, Prepared, Purpose, Target, World};
 use crate::runtime::{self, Assignment};
+use crate::volumes::{PassphraseNeeded, Passphrases};
 
 /// Where a compartment's control socket is. It stands beside the run directory, not in it, so that
 /// systemd can hold it while no supervisor runs.
@@ -42,6 +44,8 @@ pub struct Start {
     pub target: Target,
     /// The only configuration to read.
     pub config: Option<PathBuf>,
+    /// Passphrases of volumes, typed by who starts it.
+    pub passphrases: Passphrases,
 }
 
 /// The line a supervisor says when it can tell how its start went.
@@ -55,6 +59,8 @@ pub enum Announcement {
     },
     /// Another supervisor has the compartment.
     Taken,
+    /// There will be none until somebody types a passphrase.
+    Passphrase(PassphraseNeeded),
     /// There will be none.
     Failed {
         /// What happened.
@@ -103,6 +109,13 @@ pub fn keep(start: Start) -> ExitCode {
             announce(&Announcement::Taken);
             ExitCode::FAILURE
         }
+        Err(Trouble::Passphrase(needed, error)) => {
+            announce(&Announcement::Passphrase(needed));
+            if let Some(socket) = refusing {
+                refuse_clients(socket, &chain(&*error), error.hint());
+            }
+            ExitCode::FAILURE
+        }
         Err(Trouble::Failed { error, hint, code }) => {
             complain(&error);
             announce(&Announcement::Failed { error: error.clone(), hint: hint.clone(), code });
@@ -121,11 +134,15 @@ fn complain(text: &str) {
 
 enum Trouble {
     Taken,
+    Passphrase(PassphraseNeeded, Box<PrepareError>),
     Failed { error: String, hint: Option<String>, code: u8 },
 }
 
 impl From<PrepareError> for Trouble {
     fn from(error: PrepareError) -> Self {
+        if let PrepareError::Passphrase(needed) = &error {
+            return Self::Passphrase(needed.clone(), Box::new(error));
+        }
         Self::Failed { error: chain(&error), hint: error.hint(), code: error.exit_code() }
     }
 }
@@ -146,12 +163,16 @@ fn trouble(what: &str, error: &dyn std::error::Error) -> Trouble {
 fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, Trouble> {
     let world = World::load(start.config.as_deref())?;
     world.places.make_runtime().map_err(PrepareError::from)?;
-    let prepared = world.prepare(&start.target, Purpose::Start)?;
-    let mut host = LinuxHost::new(prepared.facts.programs.jail.clone());
+    let programs = facts::own_programs(&Sources::current(&world.places));
+    let mut host = LinuxHost::new(programs.jail);
     let mut applied = Applied::default();
     let claim = Step::RunDirectory { path: world.run_directory(&start.target.name()) };
     applied.apply(&mut host, &claim)?;
-    let result = serve(&world, start, activated, prepared, &mut host);
+    // Volumes are taken under the claim, so that of two starts only one asks for them.
+    let prepared = world.prepare(&start.target, Purpose::Start, &start.passphrases);
+    let result = prepared
+        .map_err(Trouble::from)
+        .and_then(|prepared| serve(&world, start, activated, prepared, &mut host));
     // Before others see that it is gone, so that they never see it gone without a reason.
     if let Ok(outcome) = &result {
         remember(&world, start, outcome);
@@ -211,6 +232,7 @@ fn serve(
         plan_without_kvm: prepared.without_kvm,
         log_directory: prepared.log_directory,
         users: prepared.users,
+        volumes: prepared.volumes,
     };
     let ending = tokio::task::LocalSet::new().block_on(&event_loop, async {
         let listener = tokio::net::UnixListener::from_std(listener)?;

@@ -19,10 +19,12 @@ use casemate_image::{Debian, Image, ImageName, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
 use casemate_plan::{ImageParts, Instance, Plan, Refusal, Request};
+use casemate_volume::VolumeError;
 use sha2::{Digest as _, Sha256};
 
 use crate::configuration::{self, ConfigurationError};
 use crate::disks::{self, DiskError};
+use crate::volumes::{OpenVolume, PassphraseNeeded, Passphrases};
 
 /// What an image of Debian packages needs for systemd to be its process 1.
 const SYSTEMD: [&str; 2] = ["dbus", "systemd-sysv"];
@@ -105,6 +107,12 @@ pub enum PrepareError {
     /// The image is not built.
     #[error("the image `{0}` is not built")]
     NoImage(String),
+    /// A volume cannot be opened without somebody typing.
+    #[error("could not open the volume `{}` without {} passphrase", .0.volume, if .0.wrong { "the right" } else { "its" })]
+    Passphrase(PassphraseNeeded),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// One of its disks cannot be handed in.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -127,6 +135,10 @@ impl PrepareError {
             Self::UnknownImage { declared, .. } => Some(format!("declared are: {declared}")),
             Self::NoTemplate(name) => {
                 Some(format!("set `disposable-template = true` in [compartment.{name}]"))
+            }
+            Self::Passphrase(_) => Some("start it where there is a terminal to ask at".into()),
+            Self::Volume(VolumeError::InUse { .. }) => {
+                Some("stop the compartment that has it, then start this one again".into())
             }
             Self::Disk(error) => Some(error.hint().into()),
             Self::NoPrograms { .. } => {
@@ -259,6 +271,8 @@ pub struct Prepared {
     pub image: Option<Image>,
     /// Where its logs go.
     pub log_directory: PathBuf,
+    /// Its volumes, taken until they are dropped; none when only a plan was asked for.
+    pub(crate) volumes: Vec<OpenVolume>,
     /// User ids that may use the control socket besides the owner.
     pub users: Vec<u32>,
 }
@@ -456,7 +470,12 @@ impl World {
     ///
     /// # Errors
     /// [`PrepareError`].
-    pub fn prepare(&self, target: &Target, purpose: Purpose) -> Result<Prepared, PrepareError> {
+    pub fn prepare(
+        &self,
+        target: &Target,
+        purpose: Purpose,
+        passphrases: &Passphrases,
+    ) -> Result<Prepared, PrepareError> {
         let compartment = self.compartment(target.declared())?;
         let engine = self.engine(compartment.engine);
         casemate_plan::available(compartment, engine, &self.settings().audit)?;
@@ -496,9 +515,20 @@ impl World {
             }
         };
         let log_directory = self.log_directory(target)?;
+        // A fresh disposable has nothing that lasts.
+        let (volumes, volume_parts) = match (target, purpose) {
+            (Target::Fresh { .. }, _) => (vec![], vec![]),
+            (Target::Declared(_), Purpose::Print) => (vec![], self.volumes_to_be(compartment)?),
+            (Target::Declared(_), Purpose::Start) => {
+                let volumes = self.open_volumes(compartment, passphrases)?;
+                let parts = volumes.iter().map(OpenVolume::parts).collect::<Result<_, _>>()?;
+                (volumes, parts)
+            }
+        };
         let request = Request {
             compartment,
             engine,
+            volumes: volume_parts,
             block_devices: disks::look_at(compartment)?,
             audit: &self.settings().audit,
             machine_id: machine_id(&instance, &self.user),
@@ -514,7 +544,15 @@ impl World {
             .then(|| casemate_plan::plan(&request, &facts.clone().without_kvm()))
             .transpose()?;
         let users = compartment.users.iter().filter_map(|name| user_id(name.as_str()));
-        Ok(Prepared { plan, without_kvm, image, log_directory, users: users.collect(), facts })
+        Ok(Prepared {
+            plan,
+            without_kvm,
+            image,
+            log_directory,
+            volumes,
+            users: users.collect(),
+            facts,
+        })
     }
 
     fn instance(

@@ -16,7 +16,7 @@ use casemate_image::Image;
 use casemate_link::orders::{self, Order, OrderError, Report};
 use casemate_plan::Plan;
 use casemate_plan::process::Role;
-use casemate_wire::Boot;
+use casemate_wire::{Boot, Key};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -26,6 +26,7 @@ use crate::crew::{Crew, Ends};
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
 use crate::serve::{self, Answer, Incoming, Numbers};
+use crate::volumes::OpenVolume;
 
 /// Orders that may wait for the link process before it counts as stuck.
 const ORDER_LIMIT: usize = 4096;
@@ -47,6 +48,8 @@ pub(crate) struct Assignment {
     pub(crate) image: Image,
     /// Where logs go.
     pub(crate) log_directory: PathBuf,
+    /// Its volumes, kept from others for as long as this lives.
+    pub(crate) volumes: Vec<OpenVolume>,
     /// Users besides the owner who may use the control socket.
     pub(crate) users: Vec<u32>,
 }
@@ -244,6 +247,24 @@ impl Runtime<'_> {
         }
     }
 
+    /// The guest is set up, so what was new has a file system now. It must not be made anew next
+    /// time.
+    fn volumes_are_formatted(&mut self) {
+        for volume in &mut self.assignment.volumes {
+            if let Err(error) = volume.locked.set_formatted() {
+                tracing::error!("could not keep that a volume is formatted: {error}");
+                let effects = self.life.could_not_launch(
+                    format!(
+                        "could not keep that the volume {} is formatted: {error}",
+                        volume.locked.id()
+                    ),
+                    Instant::now(),
+                );
+                return self.carry_out(effects);
+            }
+        }
+    }
+
     fn image_checked(&mut self, result: Result<(), String>) {
         match result {
             Ok(()) => {
@@ -296,7 +317,12 @@ impl Runtime<'_> {
 
     fn report(&mut self, report: Result<Report, OrderError>) {
         match report {
-            Ok(report) => self.tell(Event::Report(report)),
+            Ok(report) => {
+                if report == Report::Ready {
+                    self.volumes_are_formatted();
+                }
+                self.tell(Event::Report(report));
+            }
             Err(OrderError::Closed) => self.orders = None,
             Err(error) => {
                 self.orders = None;
@@ -410,6 +436,9 @@ impl Runtime<'_> {
             Err(error) => tracing::warn!("the guest gets no random seed: {error}"),
         }
         boot.clock = casemate_host::clock::now_ns();
+        for (mount, volume) in boot.volumes.iter_mut().zip(&self.assignment.volumes) {
+            mount.key = Key::new(volume.key.bytes());
+        }
         self.order(Order::Boot(boot), None);
     }
 

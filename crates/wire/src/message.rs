@@ -95,6 +95,8 @@ pub struct Boot {
     /// Largest size of the tmpfs above the root, in bytes; 0 lets the kernel choose (half the
     /// memory).
     pub overlay_size: u64,
+    /// Encrypted disks to mount, in this order.
+    pub volumes: Vec<VolumeMount>,
     /// What runs after the set-up.
     pub init: Init,
     /// Units that systemd shall start beside those of the image.
@@ -145,6 +147,49 @@ pub struct Verity {
     pub data_blocks: u64,
     /// The block of the disk in which the tree begins.
     pub hash_start: u64,
+}
+
+/// An encrypted disk and where it is mounted. Its data is encrypted by dm-crypt, `aes-xts-plain64`,
+/// from the first byte of the disk on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Its name, for people and for the mapped device.
+    pub name: String,
+    /// Serial number of the virtio-blk disk.
+    pub serial: String,
+    /// Where it is mounted. Made when it is not there, with the default user as its owner.
+    pub mount_point: String,
+    /// File system type, such as `ext4`.
+    pub filesystem: String,
+    /// Nothing is in it yet: a file system has to be made first.
+    pub blank: bool,
+    /// Bytes encrypted as one.
+    pub sector_size: u32,
+    /// What it is encrypted with.
+    pub key: Key,
+}
+
+/// A key. It is not shown in any text.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// 64 bytes for `aes-xts-plain64`; none in a plan that is not carried out.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// The key.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Key({} bytes)", self.0.len())
+    }
 }
 
 /// What runs in the guest once it is set up.

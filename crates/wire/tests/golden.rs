@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use casemate_wire::{
-    Boot, ExitStatus, FromGuest, FromHost, Init, Kind, OpenSession, RootDisk, TerminalSize, User,
-    Verity, WriteFile, decode, encode, preamble, push_frame,
+    Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, RootDisk, TerminalSize,
+    User, Verity, VolumeMount, WriteFile, decode, encode, preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -50,6 +50,15 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
             verity: Some(Verity { root_hash: [0xab; 32], data_blocks: 300, hash_start: 301 }),
         },
         overlay_size: 1 << 30,
+        volumes: vec![VolumeMount {
+            name: "home".into(),
+            serial: "volume0".into(),
+            mount_point: "/home".into(),
+            filesystem: "ext4".into(),
+            blank: true,
+            sector_size: 4096,
+            key: Key::new(&[1, 2, 3]),
+        }],
         init: Init::Systemd,
         units: vec!["dnsmasq.service".into()],
         users: vec![User {

@@ -7,12 +7,13 @@
 //! set_up       randomness, clock                       from here on as `Boot` asks
 //!   root       disk ▶ dm-verity ▶ read-only mount ▶ overlay ▶ switch root
 //!   mounts     /proc, /dev/pts, /run, … , cgroup2
+//!   volumes    disk ▶ dm-crypt ▶ file system
 //!   identity   names, sysctls, time zone
 //!   users      accounts and homes
 //!   files      what the host wants written
 //! ```
 //!
-//! Nothing here runs a program, and nothing waits longer than a stated bound. The image is
+//! Only a new or grown volume runs programs (of the image, which is verified), and nothing waits longer than a stated bound. The image is
 //! verified by the host and no process of the guest runs yet, so paths can be trusted.
 
 mod files;
@@ -24,6 +25,7 @@ mod random;
 mod root;
 mod units;
 mod users;
+mod volumes;
 
 use std::io;
 use std::path::PathBuf;
@@ -164,12 +166,14 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
     root::mount_root(&boot.root, boot.overlay_size)?;
     root::switch(log)?;
     mounts::for_programs()?;
+    let fresh = volumes::mount(&boot.volumes)?;
     for written in [identity::set(boot, log), users::create(boot, log)] {
         match written {
             Err(error) if !boot.root.overlay && error.is_read_only() => log.warn(error.sentence()),
             other => other?,
         }
     }
+    volumes::give(&fresh, &boot.default_user)?;
     files::write(&boot.files)?;
     match boot.init {
         Init::Agent => Ok(()),

@@ -114,7 +114,7 @@ fn mount_disk(device: &str, target: &str, filesystem: &str) -> Result<(), SetupE
 }
 
 /// The device file of the virtio disk with this serial number.
-fn find_disk(serial: &str) -> Result<PathBuf, SetupError> {
+pub(super) fn find_disk(serial: &str) -> Result<PathBuf, SetupError> {
     let begin = Instant::now();
     loop {
         let disks = disks(Path::new("/sys/block"));

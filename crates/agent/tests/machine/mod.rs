@@ -249,6 +249,7 @@ pub fn boot_message() -> Boot {
             verity: None,
         },
         overlay_size: 64 << 20,
+        volumes: vec![],
         init: Init::Agent,
         units: vec![],
         users: vec![User {

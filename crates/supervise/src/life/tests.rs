@@ -19,6 +19,7 @@ fn terms() -> Terms {
                 verity: None,
             },
             overlay_size: 0,
+            volumes: vec![],
             init: casemate_wire::Init::Agent,
             units: vec![],
             users: vec![],

@@ -1,0 +1,124 @@
+//! Asking for passphrases at the terminal, never on standard input, which may be a command's.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+
+use casemate_supervise::volumes::{PassphraseNeeded, Passphrases};
+use casemate_volume::Secret;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+use crate::failure::Problem;
+
+/// Times one passphrase may be wrong.
+const TRIES: u32 = 3;
+
+/// What the user has typed for one start.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    passphrases: Passphrases,
+    any: bool,
+    wrong: u32,
+}
+
+impl Asked {
+    /// Asks for a passphrase that a start needs.
+    ///
+    /// # Errors
+    /// There is no terminal, it was wrong too often, or two that should be alike are not.
+    pub(crate) fn ask(&mut self, name: &str, needed: &PassphraseNeeded) -> Result<(), Problem> {
+        let volume = format!("{name}/{}", needed.volume);
+        if needed.wrong {
+            self.wrong += 1;
+            if self.wrong >= TRIES {
+                return Err(Problem::new(format!(
+                    "could not open the volume {volume}: the passphrase was wrong {TRIES} times"
+                )));
+            }
+            eprintln!("That is not the passphrase of {volume}.");
+        }
+        let typed = passphrase(&volume, needed.new)?;
+        self.passphrases.set(&needed.volume, typed);
+        self.any = true;
+        Ok(())
+    }
+
+    /// The line a supervisor reads; none when nothing was typed.
+    pub(crate) fn line(&self) -> Option<Secret> {
+        let line = self.any.then(|| serde_json::to_vec(&self.passphrases).ok())??;
+        Some(Secret::new([line, b"\n".to_vec()].concat()))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.passphrases.wipe();
+    }
+}
+
+/// Asks for the passphrase of a volume; for a new one twice.
+///
+/// # Errors
+/// There is no terminal, or the two are not alike.
+pub(crate) fn passphrase(volume: &str, new: bool) -> Result<String, Problem> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|error| {
+        Problem::new(format!("could not ask for the passphrase of {volume}: there is no terminal"))
+            .because(&error)
+            .hint(format!("run at a terminal: casemate start {}", compartment_of(volume)))
+    })?;
+    if !new {
+        return read(&terminal, &format!("Passphrase of {volume}: "));
+    }
+    let first = read(&terminal, &format!("New passphrase for {volume}: "))?;
+    if first.is_empty() {
+        return Err(Problem::new("an empty passphrase protects nothing").hint("choose another"));
+    }
+    let second = read(&terminal, "The same again: ")?;
+    if first != second {
+        return Err(Problem::new("the two passphrases are not alike").hint("try again"));
+    }
+    Ok(first)
+}
+
+fn compartment_of(volume: &str) -> &str {
+    volume.split('/').next().unwrap_or(volume)
+}
+
+/// Reads a line without showing it.
+fn read(terminal: &File, prompt: &str) -> Result<String, Problem> {
+    (&*terminal).write_all(prompt.as_bytes())?;
+    let hidden = Hidden::hide(terminal)?;
+    let mut line = String::new();
+    let count = BufReader::new(terminal).read_line(&mut line)?;
+    drop(hidden);
+    (&*terminal).write_all(b"\n")?;
+    if count == 0 {
+        return Err(Problem::new("no passphrase was typed"));
+    }
+    let length = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(length);
+    Ok(line)
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Hidden<'t> {
+    terminal: &'t File,
+    before: Termios,
+}
+
+impl<'t> Hidden<'t> {
+    fn hide(terminal: &'t File) -> std::io::Result<Self> {
+        let before = tcgetattr(terminal.as_fd())?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(terminal.as_fd(), SetArg::TCSAFLUSH, &quiet)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing.
+        let _ = tcsetattr(self.terminal.as_fd(), SetArg::TCSAFLUSH, &self.before);
+    }
+}

@@ -1,0 +1,157 @@
+//! The volumes of one start: taken, made where they are not there, their keys opened.
+
+use std::collections::BTreeMap;
+
+use casemate_config::{Compartment, CompartmentName, DiskFormat, KeySource, Volume};
+use casemate_plan::{Layer, VolumeParts};
+use casemate_volume::{LockedVolume, Secret, Unlock, VolumeError, VolumeKey, Volumes};
+use serde::{Deserialize, Serialize};
+
+use crate::prepare::{PrepareError, World};
+
+/// Passphrases that the user typed, by volume. Read from the standard input of a supervisor that
+/// somebody starts, as one line of JSON.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Passphrases(BTreeMap<String, String>);
+
+impl Passphrases {
+    /// Remembers what was typed for a volume.
+    pub fn set(&mut self, volume: &str, passphrase: String) {
+        self.0.insert(volume.into(), passphrase);
+    }
+
+    /// Forgets all of them.
+    pub fn wipe(&mut self) {
+        for (_, passphrase) in std::mem::take(&mut self.0) {
+            // Overwritten when it is dropped.
+            drop(Secret::new(passphrase.into_bytes()));
+        }
+    }
+}
+
+impl std::fmt::Debug for Passphrases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// A passphrase that somebody has to type before the compartment can start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PassphraseNeeded {
+    /// For this volume.
+    pub volume: String,
+    /// The volume is new: the passphrase is chosen now.
+    pub new: bool,
+    /// The last one was wrong.
+    pub wrong: bool,
+}
+
+/// A volume of a start, taken until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenVolume {
+    pub(crate) locked: LockedVolume,
+    pub(crate) key: VolumeKey,
+}
+
+impl World {
+    /// The volumes of the user, or of the system.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub fn volumes(&self) -> Result<Volumes, PrepareError> {
+        let data = self.places.data()?;
+        casemate_host::places::make_directory(data)?;
+        Ok(Volumes::at(data))
+    }
+
+    /// The file with the age identity that opens keys encrypted with age.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn identity(&self) -> Result<std::path::PathBuf, PrepareError> {
+        Ok(self.places.configuration()?.join("identity.txt"))
+    }
+
+    /// Takes the volumes of a compartment and opens their keys. What is not there is made.
+    pub(crate) fn open_volumes(
+        &self,
+        compartment: &Compartment,
+        passphrases: &Passphrases,
+    ) -> Result<Vec<OpenVolume>, PrepareError> {
+        if compartment.volumes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let volumes = self.volumes()?;
+        let identity = self.identity()?;
+        let open = |volume: &Volume| {
+            let typed = passphrases.0.get(volume.name.as_str());
+            let secret = typed.map(|text| Secret::copied(text.as_bytes()));
+            let unlock = Unlock { passphrase: secret.as_ref(), identity: &identity };
+            open(&volumes, &compartment.name, volume, &unlock)
+        };
+        compartment.volumes.iter().map(open).collect()
+    }
+
+    /// The files volumes have, or would have, for a plan that is only printed.
+    pub(crate) fn volumes_to_be(
+        &self,
+        compartment: &Compartment,
+    ) -> Result<Vec<VolumeParts>, PrepareError> {
+        let folder = self.places.data()?.join("volumes").join(compartment.name.as_str());
+        let parts = |volume: &Volume| VolumeParts {
+            name: volume.name.clone(),
+            layers: vec![Layer {
+                path: folder.join(volume.name.as_str()).join("data.raw"),
+                format: DiskFormat::Raw,
+            }],
+            blank: false,
+            sector_size: 4096,
+        };
+        Ok(compartment.volumes.iter().map(parts).collect())
+    }
+}
+
+impl OpenVolume {
+    /// What the plan has to know.
+    pub(crate) fn parts(&self) -> Result<VolumeParts, PrepareError> {
+        let layers = self.locked.layers()?;
+        let layer =
+            |file: casemate_volume::LayerFile| Layer { path: file.path, format: file.format };
+        Ok(VolumeParts {
+            name: self.locked.id().volume.clone(),
+            layers: layers.into_iter().map(layer).collect(),
+            blank: self.locked.is_blank(),
+            sector_size: self.key.sector_size(),
+        })
+    }
+}
+
+fn open(
+    volumes: &Volumes,
+    compartment: &CompartmentName,
+    volume: &Volume,
+    unlock: &Unlock<'_>,
+) -> Result<OpenVolume, PrepareError> {
+    let asks = |new, wrong| {
+        let volume = volume.name.to_string();
+        PrepareError::Passphrase(PassphraseNeeded { volume, new, wrong })
+    };
+    let locked = match volumes.lock(compartment, &volume.name) {
+        Err(VolumeError::NotThere(_)) => {
+            if volume.key == KeySource::Passphrase && unlock.passphrase.is_none() {
+                return Err(asks(true, false));
+            }
+            volumes.create(compartment, volume, unlock)?;
+            volumes.lock(compartment, &volume.name)?
+        }
+        other => other?,
+    };
+    match locked.open_key(&volume.key, unlock) {
+        Ok(key) => Ok(OpenVolume { locked, key }),
+        Err(error) if error.needs_passphrase() => Err(asks(false, false)),
+        Err(error) if error.is_wrong_passphrase() => Err(asks(false, true)),
+        Err(error) => Err(error.into()),
+    }
+}
