@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Show and change the encrypted disks of compartments.
     #[command(subcommand)]
     Volume(Volume),
+    /// Keep and bring back states of a compartment's volumes.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -298,6 +301,42 @@ pub(crate) enum Volume {
         file: PathBuf,
         /// COMPARTMENT/VOLUME, which must not be there yet.
         volume: String,
+    },
+}
+
+/// What to do with snapshots: of all volumes of a compartment together.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// Keep the present state. The compartment must not be running.
+    Create {
+        /// Name of the compartment.
+        name: String,
+        /// Name of the snapshot; made from date and time when not given.
+        snapshot: Option<String>,
+    },
+    /// List the snapshots.
+    List(NameJson),
+    /// Go back to a snapshot. A running compartment is stopped first. Snapshots stay, later ones
+    /// too.
+    Revert {
+        /// Name of the compartment.
+        name: String,
+        /// Name of the snapshot.
+        snapshot: String,
+    },
+    /// Delete a snapshot; those before and after it stay. The compartment must not be running.
+    Delete {
+        /// Name of the compartment.
+        name: String,
+        /// Name of the snapshot.
+        snapshot: String,
+    },
+    /// Say how much was written since a snapshot.
+    DiffSize {
+        /// Name of the compartment.
+        name: String,
+        /// Name of the snapshot.
+        snapshot: String,
     },
 }
 

@@ -75,7 +75,8 @@ pub(crate) fn stop(world: &World, arguments: &Stop) -> Result<u8, Problem> {
     })
 }
 
-async fn stop_one(world: &World, name: &str, force: bool) -> Result<(), Problem> {
+/// Stops one compartment and waits until nothing is left of it.
+pub(crate) async fn stop_one(world: &World, name: &str, force: bool) -> Result<(), Problem> {
     let Some(mut supervisor) = running::supervisor(world, name)? else { return Ok(()) };
     let mut progress = Progress::new(format!("stopping `{name}`"));
     supervisor.send(&Request::Stop(control::Stop { force }), vec![], true).await?;

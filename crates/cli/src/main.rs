@@ -20,6 +20,7 @@ mod run;
 mod running;
 mod session;
 mod show;
+mod snapshot;
 mod terminal;
 mod units;
 mod volume;
@@ -87,6 +88,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Check(arguments) => show::check(&world, arguments),
         Command::Image(command) => image::image(&world, command),
         Command::Volume(command) => volume::volume(&world, command),
+        Command::Snapshot(command) => snapshot::snapshot(&world, command),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

@@ -86,8 +86,9 @@ fn compartment_of(volume: &str) -> &str {
 
 /// Reads a line without showing it.
 fn read(terminal: &File, prompt: &str) -> Result<String, Problem> {
-    (&*terminal).write_all(prompt.as_bytes())?;
+    // Hidden first: who sees the question may type at once.
     let hidden = Hidden::hide(terminal)?;
+    (&*terminal).write_all(prompt.as_bytes())?;
     let mut line = String::new();
     let count = BufReader::new(terminal).read_line(&mut line)?;
     drop(hidden);

@@ -1,0 +1,196 @@
+//! `casemate snapshot`: states of a compartment's volumes, all of them together, while it does not
+//! run.
+
+use std::collections::BTreeMap;
+
+use casemate_config::Compartment;
+use casemate_supervise::prepare::World;
+use casemate_volume::{LockedVolume, SnapshotName, VolumeError};
+
+use crate::arguments::{NameJson, Snapshot};
+use crate::failure::Problem;
+use crate::show::mebibytes;
+use crate::{event_loop, lifecycle, print_json, running};
+
+/// `casemate snapshot …`.
+pub(crate) fn snapshot(world: &World, command: &Snapshot) -> Result<u8, Problem> {
+    match command {
+        Snapshot::Create { name, snapshot } => create(world, name, snapshot.as_deref()),
+        Snapshot::List(arguments) => list(world, arguments),
+        Snapshot::Revert { name, snapshot } => revert(world, name, snapshot),
+        Snapshot::Delete { name, snapshot } => delete(world, name, snapshot),
+        Snapshot::DiffSize { name, snapshot } => diff_size(world, name, snapshot),
+    }
+}
+
+fn named(text: &str) -> Result<SnapshotName, Problem> {
+    text.parse().map_err(|error| Problem::new("could not use the snapshot").because(&error))
+}
+
+/// The volumes of a compartment, taken. One that was never made has no state to keep.
+fn take(world: &World, name: &str) -> Result<Vec<LockedVolume>, Problem> {
+    let compartment = world.compartment(name)?;
+    let volumes = world.volumes()?;
+    let mut taken = Vec::new();
+    for volume in &compartment.volumes {
+        match volumes.lock(&compartment.name, &volume.name) {
+            Ok(locked) => taken.push(locked),
+            Err(VolumeError::NotThere(_)) => {}
+            Err(error) => return Err(in_use(compartment, error)),
+        }
+    }
+    if taken.is_empty() {
+        return Err(Problem::new(format!("compartment `{name}` has no volumes yet"))
+            .hint("they are made at its first start, where its file declares any"));
+    }
+    Ok(taken)
+}
+
+fn in_use(compartment: &Compartment, error: VolumeError) -> Problem {
+    let name = &compartment.name;
+    let problem = Problem::new(format!("could not take the volumes of `{name}`")).because(&error);
+    match error {
+        VolumeError::InUse { .. } => problem.hint(format!("run: casemate stop {name}")),
+        _ => problem,
+    }
+}
+
+fn create(world: &World, name: &str, snapshot: Option<&str>) -> Result<u8, Problem> {
+    let snapshot = match snapshot {
+        Some(text) => named(text)?,
+        None => named(&dated())?,
+    };
+    let mut volumes = take(world, name)?;
+    for index in 0..volumes.len() {
+        if let Err(error) = volumes[index].take_snapshot(&snapshot, false) {
+            // All of them or none.
+            for volume in &mut volumes[..index] {
+                if let Err(error) = volume.undo_snapshot(&snapshot) {
+                    crate::say_notes(&[format!("{}: {error}", volume.id())]);
+                }
+            }
+            return Err(
+                Problem::new(format!("could not keep the state of `{name}`")).because(&error)
+            );
+        }
+    }
+    outln!("snapshot {snapshot} of `{name}` is taken");
+    Ok(0)
+}
+
+/// `2026-11-22T18-30-05Z`: the time now, in UTC.
+fn dated() -> String {
+    let seconds = casemate_host::clock::now_ns() / 1_000_000_000;
+    let (days, day) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date of the Gregorian calendar, counted from 0000-03-01 in eras of 400 years.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (day / 3600, day / 60 % 60, day % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}-{minute:02}-{second:02}Z")
+}
+
+fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
+    let name = &arguments.name;
+    let compartment = world.compartment(name)?;
+    let listed = world
+        .volumes()?
+        .list(&world.identity()?)
+        .map_err(|error| Problem::new("could not list the volumes").because(&error))?;
+    // By snapshot, so that one of all volumes is one line.
+    let mut found: BTreeMap<(u64, String), Vec<String>> = BTreeMap::new();
+    for volume in listed.iter().filter(|volume| volume.id.compartment == compartment.name) {
+        for snapshot in volume.state.iter().flat_map(|summary| &summary.snapshots) {
+            let key = (snapshot.taken, snapshot.name.to_string());
+            found.entry(key).or_default().push(volume.id.volume.to_string());
+        }
+    }
+    if arguments.json {
+        let rows: Vec<_> = found
+            .iter()
+            .map(|((taken, name), volumes)| {
+                serde_json::json!({ "snapshot": name, "taken": taken, "volumes": volumes })
+            })
+            .collect();
+        return print_json(&rows);
+    }
+    outln!("{:<28}  {:>8}  VOLUMES", "SNAPSHOT", "AGE");
+    let now = casemate_host::clock::now_ns() / 1_000_000_000;
+    for ((taken, name), volumes) in found {
+        let age = now.saturating_sub(taken);
+        outln!("{name:<28}  {:>7}s  {}", age, volumes.join(", "));
+    }
+    Ok(0)
+}
+
+fn revert(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
+    let snapshot = named(snapshot)?;
+    world.compartment(name)?;
+    if running::is_known(world, name) {
+        eprintln!("note: compartment `{name}` is running; it is stopped first");
+        event_loop()?.block_on(lifecycle::stop_one(world, name, false))?;
+    }
+    let mut volumes = with_snapshot(take(world, name)?, name, &snapshot)?;
+    for volume in &mut volumes {
+        volume.revert(&snapshot).map_err(failed(format!("could not go back to {snapshot}")))?;
+    }
+    outln!("compartment `{name}` is back at {snapshot}");
+    Ok(0)
+}
+
+fn delete(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
+    let snapshot = named(snapshot)?;
+    for volume in &mut with_snapshot(take(world, name)?, name, &snapshot)? {
+        let deleted = volume.delete_snapshot(&snapshot);
+        deleted.map_err(failed(format!("could not delete the snapshot {snapshot}")))?;
+    }
+    outln!("snapshot {snapshot} of `{name}` is deleted");
+    Ok(0)
+}
+
+fn diff_size(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
+    let snapshot = named(snapshot)?;
+    for volume in &with_snapshot(take(world, name)?, name, &snapshot)? {
+        let bytes = volume.diff_size(&snapshot).map_err(failed("could not look".into()))?;
+        outln!("{:<28}  {}", volume.id().to_string(), mebibytes(bytes));
+    }
+    Ok(0)
+}
+
+/// Those volumes that have the snapshot; a volume declared later has none.
+fn with_snapshot(
+    volumes: Vec<LockedVolume>,
+    name: &str,
+    snapshot: &SnapshotName,
+) -> Result<Vec<LockedVolume>, Problem> {
+    let has = |volume: &LockedVolume| volume.snapshots().iter().any(|one| one.name == *snapshot);
+    let found: Vec<LockedVolume> = volumes.into_iter().filter(has).collect();
+    if found.is_empty() {
+        return Err(Problem::new(format!("compartment `{name}` has no snapshot `{snapshot}`"))
+            .hint(format!("casemate snapshot list {name} shows those there are")));
+    }
+    Ok(found)
+}
+
+fn failed(what: String) -> impl Fn(VolumeError) -> Problem {
+    move |error| Problem::new(what.clone()).because(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_made_from_the_time_are_names() {
+        let dated = dated();
+        assert!(named(&dated).is_ok(), "{dated}");
+        assert_eq!((dated.len(), &dated[4..5], &dated[10..11]), (20, "-", "T"));
+        let year: u32 = dated[..4].parse().expect("a year");
+        assert!((2024..2200).contains(&year), "{dated}");
+    }
+}
