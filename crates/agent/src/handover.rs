@@ -6,6 +6,8 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -16,6 +18,12 @@ const NAME: &CStr = c"@casemate-agent";
 
 /// Candidates for the image's init, in the kernel's own order.
 const INITS: [&CStr; 3] = [c"/sbin/init", c"/usr/lib/systemd/systemd", c"/bin/init"];
+
+/// Where systemd takes orders (sd_bus_open_system_machine's way around the message bus).
+const SOCKET: &str = "/run/systemd/private";
+
+/// How long an init may take to come up; systemd needs 1 to 2 s without hardware virtualization.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether the image has an init at all.
 pub(crate) fn is_possible() -> bool {
@@ -35,6 +43,19 @@ pub(crate) fn hand_over() -> io::Result<()> {
         }
         ForkResult::Parent { .. } => become_init(),
     }
+}
+
+/// Waits until systemd takes orders, so that the first session can give it some. False when it does
+/// not within a bounded time, or the init is another; sessions can run all the same.
+pub(crate) fn await_init() -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        if Path::new(SOCKET).exists() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
 }
 
 /// Does not return: without an init the kernel stops, and says so on the console.

@@ -93,6 +93,9 @@ impl Agent {
             self.link.out.message(&FromGuest::BootFailed { reason });
             return self.stop();
         }
+        if self.role == Role::Service && !handover::await_init() {
+            self.log.warn("the image's init has not come up in time");
+        }
         if self.role == Role::Init {
             self.console = boot.console_user.map(Console::new);
         }
