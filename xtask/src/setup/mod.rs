@@ -84,7 +84,7 @@ pub(crate) const RUN: [Need; 10] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 9] = [
+pub(crate) const TEST: [Need; 10] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -103,6 +103,7 @@ pub(crate) const TEST: [Need; 9] = [
     need("qemu-io", "qemu-utils", ["qemu-img", "qemu"], "writes to volumes as a guest would"),
     need("age", "age", ["age", "age"], "encrypts keys of volumes"),
     need("swtpm", "swtpm", ["swtpm", "swtpm"], "is the TPM that seals keys of volumes"),
+    need("minisign", "minisign", ["minisign", "minisign"], "signs manifests of images"),
     need("tpm2_unseal", "tpm2-tools", ["tpm2-tools", "tpm2-tools"], "talks to it"),
 ];
 
