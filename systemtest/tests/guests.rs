@@ -109,6 +109,24 @@ fn overlay_takes_as_much_as_its_file_says() {
 }
 
 #[test]
+fn file_of_the_host_is_copied_into_the_guest() {
+    let world = world(
+        here!(),
+        "[compartment.MAIN.guest.files.\"/etc/app/settings\"]\nsource = \"@settings\"\n\
+         mode = \"0640\"\n",
+    );
+    world.run(["true"]).within(SHORT).done().exits(125).says("settings for `guest.files`");
+    fs::write(world.path("settings"), b"bytes \xff\x00 whatever\n").expect("written");
+    let line = "stat -c '%a %U' /etc/app/settings; sha256sum < /etc/app/settings";
+    let done = world.run_with(["--root"], ["sh", "-c", line]).done().ok();
+    let digest = world.host_shell(&format!("sha256sum < {}", world.path("settings").display()));
+    assert_eq!(done.text(), format!("640 root\n{}", digest.done().ok().text()));
+    fs::write(world.path("settings"), vec![0; 600 * 1024]).expect("written");
+    world.stop_force().ok();
+    world.run(["true"]).within(SHORT).done().exits(125).says("512 KiB");
+}
+
+#[test]
 fn systemd_is_process_1_and_starts_the_declared_units() {
     let world = world(
         here!(),
@@ -122,6 +140,25 @@ fn systemd_is_process_1_and_starts_the_declared_units() {
     assert_eq!(done.text(), "systemd\nhello");
     world.casemate(["stop", world.name()]).done().ok();
     world.assert_gone(world.name());
+}
+
+#[test]
+fn failed_unit_is_shown_by_status() {
+    let world = World::new(here!(), "");
+    world.configure(&format!(
+        "[compartment.{0}]\nmemory = 400\n[compartment.{0}.guest]\ninit = \"systemd\"\n\
+         services = [\"breaks.service\"]\n\
+         [compartment.{0}.guest.files.\"/etc/systemd/system/breaks.service\"]\n\
+         content = \"[Service]\\nExecStart=/bin/false\\n\"\n",
+        world.name()
+    ));
+    world.start();
+    until("the failed unit", SHORT, || {
+        let status = world.casemate(["status", world.name()]).done().ok().text();
+        status.contains("failed      breaks.service").then_some(())
+    });
+    assert_eq!(world.status(world.name())["failedUnits"][0], "breaks.service");
+    world.stop_force().ok();
 }
 
 #[test]

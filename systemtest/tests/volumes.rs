@@ -279,6 +279,30 @@ fn snapshots_bring_back_what_was() {
 }
 
 #[test]
+fn rule_takes_snapshots_at_each_stop_and_keeps_so_many() {
+    let Some(bank) = Bank::new(here!()) else { return };
+    let text = fs::read_to_string(bank.world.config()).expect("read");
+    let rule = text.replacen("memory = 320", "memory = 320\nkeep-snapshots = \"1 yearly\"", 1);
+    bank.world.configure(&rule);
+    let taken = || {
+        let list = bank.world.casemate(["snapshot", "list", bank.world.name(), "--json"]);
+        list.done().ok().json().as_array().expect("rows").len()
+    };
+    bank.snapshot("create", &["mine"]).exits(1);
+    for _ in 0..3 {
+        bank.world.shell(&format!("echo more >> {PLACE}/file")).done().ok();
+        bank.stop();
+        until("the snapshot", SHORT, || (taken() == 1).then_some(()));
+        // Its name has seconds in it.
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    bank.snapshot("create", &["mine"]).ok();
+    assert_eq!(taken(), 2, "what a person took no rule deletes");
+    let read = bank.world.shell(&format!("cat {PLACE}/file")).done().ok().text();
+    assert_eq!(read, "more\nmore\nmore");
+}
+
+#[test]
 fn volume_moves_in_an_archive_and_stays_encrypted() {
     let Some(bank) = Bank::new(here!()) else { return };
     let volume = bank.volume();

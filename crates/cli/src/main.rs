@@ -9,6 +9,7 @@ mod output;
 mod arguments;
 mod connect;
 mod console;
+mod failed_units;
 mod failure;
 mod image;
 mod lifecycle;

@@ -7,6 +7,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use casemate_wire::limits::MAX_PAYLOAD;
 use casemate_wire::{Decoder, ExitStatus, HEADER_LEN, Kind, decode, encode_header};
@@ -56,6 +57,31 @@ pub(crate) fn take_output(mut socket: &UnixStream, started: impl FnOnce()) -> En
             };
             if written.is_err() {
                 return End::OutputClosed;
+            }
+        }
+    }
+}
+
+/// What a session without input writes to its standard output, at most `limit` bytes; none when it
+/// did not end in order within `patience` after its last word.
+pub(crate) fn collect(mut socket: UnixStream, limit: usize, patience: Duration) -> Option<Vec<u8>> {
+    socket.set_read_timeout(Some(patience)).ok()?;
+    send(&socket, Kind::Stdin, &[]).ok()?;
+    let mut decoder = Decoder::new();
+    let mut output = Vec::new();
+    loop {
+        match socket.read(decoder.space()).ok()? {
+            0 => return None,
+            count => decoder.filled(count),
+        }
+        while let Some(frame) = decoder.next_frame().ok()? {
+            match frame.kind {
+                Kind::Stdout => {
+                    let room = limit.saturating_sub(output.len()).min(frame.payload.len());
+                    output.extend_from_slice(&frame.payload[..room]);
+                }
+                Kind::Exit => return Some(output),
+                _ => {}
             }
         }
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::arguments::{Check, Json, NameJson};
 use crate::failure::Problem;
-use crate::{event_loop, print_json, running, say_notes};
+use crate::{event_loop, failed_units, print_json, running, say_notes};
 
 /// A compartment in a list.
 #[derive(Debug, Serialize)]
@@ -149,18 +149,25 @@ pub(crate) fn status(world: &World, arguments: &NameJson) -> Result<u8, Problem>
     let name = &arguments.name;
     // Clears what a supervisor that was killed left behind.
     running::names(world)?;
-    let status = event_loop()?.block_on(async {
-        match running::supervisor(world, name)? {
-            Some(mut supervisor) => supervisor.ask::<Status>(&Request::Status).await.map(Some),
-            None => Ok(None),
-        }
+    let (status, failed) = event_loop()?.block_on(async {
+        let Some(mut supervisor) = running::supervisor(world, name)? else {
+            return Ok((None, None));
+        };
+        let status = supervisor.ask::<Status>(&Request::Status).await?;
+        let asks = status.state == "running" && failed_units::can_be_asked(world, name);
+        let failed = if asks { failed_units::of(world, name).await } else { None };
+        Ok::<_, Problem>((Some(status), failed))
     })?;
     let Some(status) = status else {
         world.compartment(name)?;
         return stopped(world, name, arguments.json);
     };
     if arguments.json {
-        return print_json(&status);
+        let mut value = serde_json::to_value(&status).unwrap_or_default();
+        if let (Some(failed), Some(fields)) = (&failed, value.as_object_mut()) {
+            fields.insert("failedUnits".into(), serde_json::json!(failed));
+        }
+        return print_json(&value);
     }
     outln!("{}: {} for {} s", status.name, status.state, status.uptime);
     outln!("  engine      qemu ({})", status.acceleration);
@@ -176,6 +183,9 @@ pub(crate) fn status(world: &World, arguments: &NameJson) -> Result<u8, Problem>
     for session in &status.sessions {
         let kind = if session.detached { ", detached" } else { "" };
         outln!("    {:>4}  {} ({} s{kind})", session.session, session.command, session.age);
+    }
+    if let Some(failed) = failed.filter(|failed| !failed.is_empty()) {
+        outln!("  failed      {}", failed.join(", "));
     }
     say_notes(&status.notes);
     Ok(0)

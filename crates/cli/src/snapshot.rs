@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use casemate_config::Compartment;
+use casemate_host::clock;
 use casemate_supervise::prepare::World;
 use casemate_volume::{LockedVolume, SnapshotName, VolumeError};
 
@@ -58,7 +59,7 @@ fn in_use(compartment: &Compartment, error: VolumeError) -> Problem {
 fn create(world: &World, name: &str, snapshot: Option<&str>) -> Result<u8, Problem> {
     let snapshot = match snapshot {
         Some(text) => named(text)?,
-        None => named(&dated())?,
+        None => named(&clock::stamp(clock::now_ns() / 1_000_000_000))?,
     };
     let mut volumes = take(world, name)?;
     for index in 0..volumes.len() {
@@ -76,23 +77,6 @@ fn create(world: &World, name: &str, snapshot: Option<&str>) -> Result<u8, Probl
     }
     outln!("snapshot {snapshot} of `{name}` is taken");
     Ok(0)
-}
-
-/// `2026-11-22T18-30-05Z`: the time now, in UTC.
-fn dated() -> String {
-    let seconds = casemate_host::clock::now_ns() / 1_000_000_000;
-    let (days, day) = (seconds / 86_400, seconds % 86_400);
-    // Days to a date of the Gregorian calendar, counted from 0000-03-01 in eras of 400 years.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (day / 3600, day / 60 % 60, day % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}-{minute:02}-{second:02}Z")
 }
 
 fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
@@ -120,7 +104,7 @@ fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
         return print_json(&rows);
     }
     outln!("{:<28}  {:>8}  VOLUMES", "SNAPSHOT", "AGE");
-    let now = casemate_host::clock::now_ns() / 1_000_000_000;
+    let now = clock::now_ns() / 1_000_000_000;
     for ((taken, name), volumes) in found {
         let age = now.saturating_sub(taken);
         outln!("{name:<28}  {:>7}s  {}", age, volumes.join(", "));
@@ -179,18 +163,4 @@ fn with_snapshot(
 
 fn failed(what: String) -> impl Fn(VolumeError) -> Problem {
     move |error| Problem::new(what.clone()).because(&error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_made_from_the_time_are_names() {
-        let dated = dated();
-        assert!(named(&dated).is_ok(), "{dated}");
-        assert_eq!((dated.len(), &dated[4..5], &dated[10..11]), (20, "-", "T"));
-        let year: u32 = dated[..4].parse().expect("a year");
-        assert!((2024..2200).contains(&year), "{dated}");
-    }
 }

@@ -19,8 +19,8 @@ use crate::value::id::CompartmentId;
 use crate::value::mac::MacAddr;
 use crate::value::name::{
     Argument, CompartmentName, CompartmentType, DeviceIdentifier, DeviceModel, ImageName,
-    KernelParam, Label, NetworkName, PackageName, SecretName, ShareTag, Tag, TemplateName,
-    UserName, VolumeName,
+    KernelParam, Label, NetworkName, PackageName, SecretName, ShareTag, SnapshotRule, Tag,
+    TemplateName, UserName, VolumeName,
 };
 use crate::value::path::{FileMode, MountPoint};
 use crate::value::pci::Bdf;
@@ -73,6 +73,8 @@ pub struct Compartment {
     pub idle_timeout: Duration,
     /// Encrypted disks that last.
     pub volumes: Vec<Volume>,
+    /// Which of the snapshots taken at each stop are kept; none is taken when `None`.
+    pub keep_snapshots: Option<SnapshotRule>,
     /// Disks handed in as they are.
     pub additional_disks: Vec<AdditionalDisk>,
     /// Replaces the root disk of the image.

@@ -60,8 +60,8 @@ pub use value::mac::MacAddr;
 pub use value::name::{
     Argument, AuthorizedKey, CompartmentName, CompartmentType, DeviceIdentifier, DeviceModel,
     GroupName, Hostname, ImageName, InterfaceName, KernelParam, Label, MinisignKey, MirrorUrl,
-    NetworkName, PackageName, ReleaseName, SecretName, ShareTag, SysctlName, Tag, TemplateName,
-    Timezone, UnitName, UserName, VariableName, VolumeName,
+    NetworkName, PackageName, ReleaseName, SecretName, ShareTag, SnapshotRule, SysctlName, Tag,
+    TemplateName, Timezone, UnitName, UserName, VariableName, VolumeName,
 };
 pub use value::net::Ipv4Cidr;
 pub use value::path::{FileMode, GuestPath, MountPoint, Program};

@@ -1,5 +1,8 @@
 //! What the agent will be told.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use casemate_config::{Compartment, FileContent, GuestInit};
 use casemate_wire::{Boot, Init, Key, RootDisk, User, VolumeMount, WriteFile};
 
@@ -15,6 +18,7 @@ pub(crate) fn boot(
     machine_id: &str,
     image: Option<&ImageParts>,
     parts: &[VolumeParts],
+    file_sources: &BTreeMap<PathBuf, Vec<u8>>,
 ) -> Boot {
     let guest = &compartment.guest;
     let keys: Vec<String> = guest.authorized_keys.iter().map(|key| key.as_str().into()).collect();
@@ -43,10 +47,13 @@ pub(crate) fn boot(
         });
     }
     let files = guest.files.iter().filter_map(|(path, file)| {
-        let FileContent::Text(text) = &file.content else { return None };
+        let content = match &file.content {
+            FileContent::Text(text) => text.clone().into_bytes(),
+            FileContent::Source(source) => file_sources.get(source)?.clone(),
+        };
         Some(WriteFile {
             path: path.as_path().display().to_string(),
-            content: text.clone().into_bytes(),
+            content,
             mode: file.mode.bits(),
             owner: file.owner.as_str().into(),
         })

@@ -21,7 +21,7 @@ mod step;
 mod unavailable;
 mod vm;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub struct Request<'a> {
     pub image_name: String,
     /// Its volumes, in the order of the configuration; none for a fresh disposable.
     pub volumes: Vec<VolumeParts>,
+    /// Contents of the host's files that `guest.files` names.
+    pub file_sources: BTreeMap<PathBuf, Vec<u8>>,
     /// Those of the compartment's own disks that are block devices of the host.
     pub block_devices: BTreeSet<PathBuf>,
     /// `/etc/machine-id`: 32 hexadecimal digits, derived by the caller from name and host.

@@ -2,8 +2,8 @@
 //! ignored. A feature that arrives removes its line here.
 
 use casemate_config::{
-    Allocator, AuditSettings, Compartment, EngineKind, EngineSettings, FileContent, Gpu, Hardening,
-    Origin, RestartPolicy, Sound,
+    Allocator, AuditSettings, Compartment, EngineKind, EngineSettings, Gpu, Hardening, Origin,
+    RestartPolicy, Sound,
 };
 
 /// What `compartment` asks for and cannot have, as `setting: what it is`.
@@ -15,7 +15,7 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 18] = [
+    let table: [(bool, &str); 17] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
@@ -33,10 +33,6 @@ pub(crate) fn features(
         (g.users.iter().any(|user| user.password_less), "`password-less` of a guest user"),
         (g.hardening != Hardening::None, "`guest.hardening`"),
         (g.allocator != Allocator::Default, "`guest.allocator`"),
-        (
-            g.files.values().any(|file| matches!(file.content, FileContent::Source(_))),
-            "`guest.files` with `source` (use `content`)",
-        ),
     ];
     table.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what.to_owned()).collect()
 }

@@ -88,6 +88,7 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
             &request.machine_id,
             request.image.as_ref(),
             &request.volumes,
+            &request.file_sources,
         ),
         boot_deadline,
         stop_deadline: STOP_DEADLINE,

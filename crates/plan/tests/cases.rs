@@ -85,6 +85,7 @@ fn outcome(folder: &Path) -> String {
         },
         image: (!folder.join("no-image").exists()).then(image),
         volumes: compartment.volumes.iter().map(volume).collect(),
+        file_sources: Default::default(),
         block_devices: Default::default(),
         image_name: compartment.image.to_string(),
         machine_id: "0".repeat(32),

@@ -26,7 +26,7 @@ use crate::control::Failure;
 use crate::life::Outcome;
 use crate::prepare::{PrepareError, Prepared, Purpose, Target, World};
 use crate::runtime::{self, Assignment};
-use crate::volumes::{PassphraseNeeded, Passphrases};
+use crate::volumes::{self, PassphraseNeeded, Passphrases};
 
 /// Where a compartment's control socket is. It stands beside the run directory, not in it, so that
 /// systemd can hold it while no supervisor runs.
@@ -246,6 +246,10 @@ fn serve(
         && let Err(error) = kvm::remember_silent_guest(state)
     {
         tracing::warn!("could not remember that KVM does not work here: {error}");
+    }
+    let compartment = world.compartment(start.target.declared())?;
+    if let (Some(rule), Outcome::Stopped { .. }) = (&compartment.keep_snapshots, &ending.outcome) {
+        volumes::keep_state(ending.volumes, rule.as_str());
     }
     Ok(ending.outcome)
 }

@@ -3,204 +3,35 @@
 //! The command line uses it to print plans and build images, the supervisor to carry plans out.
 //! All decisions are the plan's; here is only the collecting.
 
-use std::collections::BTreeSet;
+mod error;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use casemate_config::{
-    AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings, GuestInit,
-    ImageSource, Loaded, Settings,
+    AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings, FileContent,
+    GuestInit, ImageSource, Loaded, Settings,
 };
-use casemate_host::durable::{self, DurableError};
+use casemate_host::durable;
 use casemate_host::facts::{self, Sources};
-use casemate_host::places::{self, Environment, Places, PlacesError};
-use casemate_host::programs::{self, ProgramsError};
+use casemate_host::places::{self, Environment, Places};
+use casemate_host::programs;
 use casemate_host::rundir;
 use casemate_image::{Debian, Image, ImageName, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
-use casemate_plan::{ImageParts, Instance, Plan, Refusal, Request};
-use casemate_volume::VolumeError;
+use casemate_plan::{ImageParts, Instance, Plan, Request};
 use sha2::{Digest as _, Sha256};
 
-use crate::configuration::{self, ConfigurationError};
-use crate::disks::{self, DiskError};
-use crate::volumes::{OpenVolume, PassphraseNeeded, Passphrases};
+pub use error::PrepareError;
+
+use crate::configuration;
+use crate::disks;
+use crate::volumes::{OpenVolume, Passphrases};
 
 /// What an image of Debian packages needs for systemd to be its process 1.
 const SYSTEMD: [&str; 2] = ["dbus", "systemd-sysv"];
-
-/// Why a compartment cannot be prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
-    /// The configuration cannot be read.
-    #[error(transparent)]
-    Configuration(#[from] ConfigurationError),
-    /// Something in it concerns this compartment; the text is rendered for a person.
-    #[error("the configuration of `{name}` has errors\n{rendered}")]
-    Invalid {
-        /// The compartment.
-        name: String,
-        /// The diagnostics.
-        rendered: String,
-    },
-    /// No such compartment.
-    #[error("there is no compartment `{name}`")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// What the user can do.
-        hint: String,
-    },
-    /// No such image.
-    #[error("there is no image `{name}`")]
-    UnknownImage {
-        /// What was asked for.
-        name: String,
-        /// Those there are.
-        declared: String,
-    },
-    /// A fresh disposable of what is no template for it.
-    #[error("`{0}` is no template for disposables")]
-    NoTemplate(String),
-    /// The ids given to compartments cannot be kept.
-    #[error("could not assign ids to the compartments")]
-    Ids(#[from] DurableError),
-    /// There is no id left; rendered for a person.
-    #[error("could not assign ids to the compartments\n{0}")]
-    NoIds(String),
-    /// Its id has no subordinate user.
-    #[error("compartment `{name}` has the id {id}, too large for a user of its own")]
-    LargeId {
-        /// The compartment.
-        name: String,
-        /// Its id.
-        id: u32,
-    },
-    /// A directory cannot be had.
-    #[error(transparent)]
-    Places(#[from] PlacesError),
-    /// The image's source is not available yet.
-    #[error("the image `{0}` asks for what is not available yet: the source `nixos`")]
-    ImageSource(String),
-    /// Programs are added to images of Debian packages only.
-    #[error(
-        "compartment `{name}` adds `programs` to the image `{image}`, which is not from debian"
-    )]
-    NoPrograms {
-        /// The compartment.
-        name: String,
-        /// Its image.
-        image: String,
-    },
-    /// Nobody vouches for its image.
-    #[error(transparent)]
-    Signature(#[from] casemate_image::SignatureError),
-    /// The store of images.
-    #[error("could not use the image `{name}`")]
-    Image {
-        /// Its name.
-        name: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The image is not built.
-    #[error("the image `{0}` is not built")]
-    NoImage(String),
-    /// A volume cannot be opened without somebody typing.
-    #[error("could not open the volume `{}` without {} passphrase", .0.volume, if .0.wrong { "the right" } else { "its" })]
-    Passphrase(PassphraseNeeded),
-    /// A volume.
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-    /// One of its disks cannot be handed in.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// casemate is not whole.
-    #[error(transparent)]
-    Programs(#[from] ProgramsError),
-    /// The plan is refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-}
-
-impl PrepareError {
-    /// What the user can do.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Configuration(ConfigurationError::Missing(_)) => {
-                Some("give the path of a file that is there with --config".into())
-            }
-            Self::Unknown { hint, .. } => Some(hint.clone()),
-            Self::UnknownImage { declared, .. } => Some(format!("declared are: {declared}")),
-            Self::NoTemplate(name) => {
-                Some(format!("set `disposable-template = true` in [compartment.{name}]"))
-            }
-            Self::Passphrase(_) => Some("start it where there is a terminal to ask at".into()),
-            Self::Volume(VolumeError::InUse { .. }) => {
-                Some("stop the compartment that has it, then start this one again".into())
-            }
-            Self::Disk(error) => Some(error.hint().into()),
-            Self::NoPrograms { .. } => {
-                Some("leave `programs` out, or use an image with source = \"debian\"".into())
-            }
-            Self::Signature(_) => {
-                Some("sign manifest.json with minisign, or correct `public-key`".into())
-            }
-            Self::NoImage(name) => Some(format!("run: casemate image build {name}")),
-            Self::Refused(refusal) => Some(refusal.hint()),
-            Self::LargeId { .. } => Some(format!("set `id` below {}", 2 * FRESH_SLOTS)),
-            Self::Programs(_) => Some("build all of them: cargo xtask build".into()),
-            Self::ImageSource(_) => {
-                Some("use `source = \"debian\"`, `\"tar\"`, `\"dir\"` or `\"oci\"`".into())
-            }
-            Self::Places(error) => places_hint(error),
-            Self::Ids(error) => storage_hint(error),
-            _ => None,
-        }
-    }
-
-    /// The exit code for it: 3 configuration, 4 host not ready, 1 otherwise.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Configuration(_)
-            | Self::Invalid { .. }
-            | Self::Unknown { .. }
-            | Self::UnknownImage { .. }
-            | Self::NoTemplate(_)
-            | Self::NoIds(_)
-            | Self::LargeId { .. }
-            | Self::ImageSource(_)
-            | Self::NoPrograms { .. }
-            | Self::Refused(Refusal::NotAvailableYet { .. }) => 3,
-            Self::Refused(Refusal::HostNotReady { .. }) | Self::Places(_) | Self::Programs(_) => 4,
-            _ => 1,
-        }
-    }
-}
-
-fn places_hint(error: &PlacesError) -> Option<String> {
-    match error {
-        PlacesError::NoHome { variable, .. } => {
-            Some(format!("set HOME or {variable} to a directory that can be written"))
-        }
-        PlacesError::Make { .. } => {
-            Some("make its parent writable, or set the XDG_… variable for it elsewhere".into())
-        }
-        PlacesError::Unsafe { .. } => Some("remove it, or set XDG_RUNTIME_DIR".into()),
-    }
-}
-
-fn storage_hint(error: &DurableError) -> Option<String> {
-    let DurableError::Write { source, .. } = error else { return None };
-    match source.kind() {
-        std::io::ErrorKind::StorageFull => Some("make room on that file system".into()),
-        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
-            Some("set XDG_STATE_HOME to a directory that can be written".into())
-        }
-        _ => None,
-    }
-}
 
 /// The configuration and the places it applies to.
 #[derive(Debug)]
@@ -529,6 +360,7 @@ impl World {
             compartment,
             engine,
             volumes: volume_parts,
+            file_sources: file_sources(compartment)?,
             block_devices: disks::look_at(compartment)?,
             audit: &self.settings().audit,
             machine_id: machine_id(&instance, &self.user),
@@ -604,6 +436,27 @@ fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareEr
         }
     };
     Ok(Recipe { source, size_limit: settings.size.map(|size| size.bytes()) })
+}
+
+/// Longest file of the host that is written into a guest: with all others it must fit one message.
+const LONGEST_FILE: u64 = 512 * 1024;
+
+/// The files of the host that `guest.files` names.
+fn file_sources(compartment: &Compartment) -> Result<BTreeMap<PathBuf, Vec<u8>>, PrepareError> {
+    let mut contents = BTreeMap::new();
+    for file in compartment.guest.files.values() {
+        let FileContent::Source(path) = &file.content else { continue };
+        let failed = |source| PrepareError::GuestFile { path: path.clone(), source };
+        let mut content = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut content))
+            .map_err(failed)?;
+        if content.len() as u64 > LONGEST_FILE {
+            return Err(failed(std::io::ErrorKind::FileTooLarge.into()));
+        }
+        contents.insert(path.clone(), content);
+    }
+    Ok(contents)
 }
 
 fn verity(of_image: &casemate_image::Verity) -> casemate_wire::Verity {

@@ -79,6 +79,8 @@ pub(crate) struct Ending {
     pub(crate) outcome: Outcome,
     /// KVM was tried and brought no guest up.
     pub(crate) kvm_never_worked: bool,
+    /// The volumes, which no process of the guest has any more.
+    pub(crate) volumes: Vec<OpenVolume>,
 }
 
 /// Keeps the compartment until its life is over.
@@ -149,7 +151,8 @@ pub(crate) async fn run(
     let outcome =
         runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
     runtime.crew.stop();
-    Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked })
+    let volumes = std::mem::take(&mut runtime.assignment.volumes);
+    Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked, volumes })
 }
 
 /// Hashes what the guest boots from, beside the event loop: it takes a tenth of a second, in which

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use casemate_config::{Compartment, CompartmentName, DiskFormat, KeySource, Volume};
+use casemate_host::clock;
 use casemate_plan::{Layer, VolumeParts};
-use casemate_volume::{LockedVolume, Secret, Unlock, VolumeError, VolumeKey, Volumes};
+use casemate_volume::{
+    LockedVolume, Retention, Secret, SnapshotName, Unlock, VolumeError, VolumeKey, Volumes,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::prepare::{PrepareError, World};
@@ -153,5 +156,25 @@ fn open(
         Err(error) if error.needs_passphrase() => Err(asks(false, false)),
         Err(error) if error.is_wrong_passphrase() => Err(asks(false, true)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes a snapshot of volumes that nobody writes to any more, and deletes those taken so earlier
+/// that the rule does not keep. What cannot be done is logged: the compartment has ended well.
+pub(crate) fn keep_state(volumes: Vec<OpenVolume>, rule: &str) {
+    let name = clock::stamp(clock::now_ns() / 1_000_000_000);
+    let (Ok(name), Ok(rule)) = (name.parse::<SnapshotName>(), rule.parse::<Retention>()) else {
+        return tracing::error!("could not take snapshots: {name:?} or {rule:?} cannot be used");
+    };
+    for OpenVolume { mut locked, .. } in volumes {
+        let id = locked.id().clone();
+        if let Err(error) = locked.take_snapshot(&name, true) {
+            tracing::warn!("could not take a snapshot of the volume {id}: {error}");
+            continue;
+        }
+        match locked.expire(&rule) {
+            Ok(gone) => tracing::info!("took snapshot {name} of {id}; {} deleted", gone.len()),
+            Err(error) => tracing::warn!("could not delete old snapshots of {id}: {error}"),
+        }
     }
 }

@@ -84,6 +84,7 @@ pub(super) fn compartment(
         secrets: secrets(view),
         color: view.text(&key::COLOR).unwrap_or_else(|| Color::of_name(name.as_str())),
         label: view.text(&key::LABEL).or_else(|| name.as_str().parse().ok())?,
+        keep_snapshots: view.text(&key::KEEP_SNAPSHOTS),
         autostart: view.flag(&key::AUTOSTART),
         restart: view.text(&key::RESTART)?,
         log_level: view.text(&key::LOG_LEVEL),

@@ -9,7 +9,7 @@ use crate::value::firewall::FirewallRule;
 use crate::value::id::CompartmentId;
 use crate::value::name::{
     Argument, CompartmentName, CompartmentType, DeviceModel, ImageName, KernelParam, Label,
-    NetworkName, PackageName, SecretName, Tag, TemplateName, UserName,
+    NetworkName, PackageName, SecretName, SnapshotRule, Tag, TemplateName, UserName,
 };
 use crate::value::pci::Bdf;
 use crate::value::size::MemorySize;
@@ -58,6 +58,8 @@ keys! {
     IDLE_TIMEOUT = "idle-timeout": Kind::Integer { min: 1, max: 604_800 }, Integer(60);
     /// Encrypted disks that last.
     VOLUMES = "volumes": Kind::List(&Kind::Table(&lists::VOLUME)), Empty;
+    /// Takes a snapshot of the volumes at each stop, and keeps so many of those it took.
+    KEEP_SNAPSHOTS = "keep-snapshots": text::<SnapshotRule>(), Unset("none is taken");
     /// Disk images and block devices handed in as they are.
     ADDITIONAL_DISKS = "additional-disks": Kind::List(&Kind::Table(&lists::DISK)), Empty;
     /// Root disk in place of the image's.

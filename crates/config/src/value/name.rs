@@ -143,6 +143,14 @@ text_type! {
         && text.len() <= 512 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 text_type! {
+    /// Which snapshots to keep, such as `7 daily, 4 weekly`.
+    SnapshotRule: "a rule for snapshots",
+    "a list such as `7 daily, 4 weekly`: hourly, daily, weekly, monthly and yearly, each at most once",
+    Some("^[0-9]+ (hourly|daily|weekly|monthly|yearly)(, *[0-9]+ (hourly|daily|weekly|monthly|yearly))*$"),
+    "7 daily, 4 weekly",
+    is_snapshot_rule
+}
+text_type! {
     /// A minisign public key: 42 bytes in base64, as in the second line of its file.
     MinisignKey: "a minisign public key",
     "the 56 characters of the second line of minisign's public key file, beginning with RW",
@@ -265,4 +273,16 @@ fn public_key(text: &str) -> bool {
         && ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| kind.starts_with(prefix))
         && key.len() >= 16
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+}
+
+/// Each period at most once, with a number from 1 to 1000.
+fn is_snapshot_rule(text: &str) -> bool {
+    let mut seen = Vec::new();
+    text.split(',').all(|part| {
+        let Some((count, period)) = part.trim().split_once(' ') else { return false };
+        let known = ["hourly", "daily", "weekly", "monthly", "yearly"].contains(&period);
+        let new = !seen.contains(&period);
+        seen.push(period);
+        known && new && count.parse().is_ok_and(|count: u32| (1..=1000).contains(&count))
+    })
 }
