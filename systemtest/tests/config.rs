@@ -8,7 +8,7 @@ use systemtest::{World, here, is_root, skip};
 fn good_file_is_valid() {
     let world = World::new(here!(), "");
     let done = world.casemate(["check"]).done().ok();
-    assert!(done.text().contains("valid: 1 compartments"), "{done}");
+    assert!(done.text().contains("valid: 1 compartment"), "{done}");
     let json = world.casemate(["check", "--json"]).done().ok().json();
     assert_eq!(json.as_array().map(Vec::len), Some(0), "{json}");
 }

@@ -4,7 +4,7 @@
 //! shown.
 
 use std::fs::File;
-use std::io::{Read, Write, stdout};
+use std::io::{Read, Seek, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +50,9 @@ pub(crate) fn logs(world: &World, arguments: &Logs) -> Result<u8, Problem> {
         lines.show(&bytes);
         if bytes.is_empty() && renewed(&path, &file) {
             file = File::open(&path)?;
+        } else if bytes.is_empty() && file.metadata()?.len() < file.stream_position()? {
+            // A console's log that reached its limit begins anew.
+            file.rewind()?;
         }
     }
 }

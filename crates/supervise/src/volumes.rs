@@ -1,6 +1,8 @@
 //! The volumes of one start: taken, made where they are not there, their keys opened.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 
 use casemate_config::{Compartment, CompartmentName, DiskFormat, KeySource, Volume};
 use casemate_host::clock;
@@ -88,6 +90,11 @@ impl World {
         }
         let volumes = self.volumes()?;
         let identity = self.identity()?;
+        if let (true, Some(folder)) = (self.places.is_system(), identity.parent()) {
+            // Everybody reads the system's configuration there. Whoever cannot make it is told by
+            // what is to be written there.
+            let _ = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        }
         let open = |volume: &Volume| {
             let typed = passphrases.0.get(volume.name.as_str());
             let secret = typed.map(|text| Secret::copied(text.as_bytes()));

@@ -87,7 +87,7 @@ impl Ordinary {
             .current_dir(&self.checkout);
         let list: serde_json::Value = serde_json::from_str(&output(&mut command)?)?;
         let current = list.as_array().is_some_and(|images| {
-            images.iter().any(|image| image["name"] == "debian" && image["up-to-date"] == true)
+            images.iter().any(|image| image["name"] == "debian" && image["state"] == "current")
         });
         ensure!(current, "the copied image is not what he would build: {list}");
         Ok(())
