@@ -22,8 +22,8 @@ use crate::accounts;
 
 nix::ioctl_read!(device_bytes, 0x12, 114, u64);
 
-/// Where a file system's own programs are.
-const PROGRAMS: &str = "/usr/sbin";
+/// Where a file system's own programs are, with `/usr` merged or not.
+const PROGRAMS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// A file system that was just made, and what it was mounted on.
 #[derive(Debug)]
@@ -163,12 +163,9 @@ fn run(
     volume: &VolumeMount,
 ) -> Result<(), SetupError> {
     let what = format!("{verb} the volume {:?} ({program})", volume.name);
-    let done = Command::new(Path::new(PROGRAMS).join(program))
-        .args(options)
-        .arg(device)
-        .env_clear()
-        .current_dir("/")
-        .output();
+    let places = PROGRAMS.map(|folder| Path::new(folder).join(program));
+    let file = places.iter().find(|file| file.exists()).unwrap_or(&places[0]);
+    let done = Command::new(file).args(options).arg(device).env_clear().current_dir("/").output();
     match done {
         // e2fsck: 1 says that it has mended something.
         Ok(done)
