@@ -148,11 +148,14 @@ fn ids_are_kept_between_starts() {
         let plan = world.casemate(["plan", world.named("two"), "--json"]).done().ok().json();
         plan["instance"].clone()
     };
+    // Printing a plan keeps nothing; a start does.
+    world.casemate(["start", world.named("two")]).done().ok();
     let before = slots();
     // Another compartment, before it in order of names.
     world.configure_more("[compartment.aaa-earlier]\nmemory = 256\n");
     world.casemate(["plan", "aaa-earlier"]).done().ok();
     assert_eq!(slots(), before);
+    world.casemate(["stop", "--force", world.named("two")]).done().ok();
 }
 
 #[test]
