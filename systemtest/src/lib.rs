@@ -38,6 +38,19 @@ pub fn skip(test: &str, reason: &str) {
     let _ = writeln!(std::io::stdout(), "skipped: {test}: {reason}");
 }
 
+/// Whether a program is installed; an ordinary user's search path may lack the system's folders.
+/// When it is not, says that the test is skipped.
+pub fn has(test: &str, program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    let mut folders = std::env::split_paths(&path).chain(system);
+    let found = folders.any(|folder| folder.join(program).is_file());
+    if !found {
+        skip(test, &format!("{program} is not installed"));
+    }
+    found
+}
+
 /// The long variants of tests are wanted.
 pub fn soak() -> bool {
     std::env::var_os("CASEMATE_SOAK").is_some_and(|value| value == "1")

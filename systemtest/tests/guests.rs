@@ -1,17 +1,8 @@
 //! What a guest is made of: disks of the user's own, systemd as process 1.
 
 use std::fs::{self, File};
-use std::process::Command;
 
-use systemtest::{SHORT, World, here, skip, until};
-
-fn has(test: &str, program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        skip(test, &format!("{program} is not installed"));
-    }
-    found
-}
+use systemtest::{SHORT, World, has, here, skip, until};
 
 /// A world whose compartment has these further settings, which may name files in it as `@NAME`.
 fn world(test: &'static str, settings: &str) -> World {

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use systemtest::{SHORT, Terminal, World, here, skip, soak, until};
+use systemtest::{SHORT, Terminal, World, has, here, soak, until};
 
 /// Where the guest mounts the volume `data`.
 const PLACE: &str = "/home/user/data";
@@ -20,12 +19,8 @@ struct Bank {
 impl Bank {
     /// A volume whose key is in a file of the test's own; none when a program is missing.
     fn new(test: &'static str) -> Option<Self> {
-        for program in ["age", "cryptsetup", "qemu-img"] {
-            let found = Command::new(program).arg("--version").output();
-            if found.is_err() {
-                skip(test, &format!("{program} is not installed"));
-                return None;
-            }
+        if !["age", "cryptsetup", "qemu-img"].iter().all(|program| has(test, program)) {
+            return None;
         }
         let bank = Self { world: World::new(test, "") };
         let key = bank.world.path("key.age").display().to_string();
