@@ -18,7 +18,7 @@ use crate::manifest::{Manifest, Part};
 use crate::names::ImageName;
 use crate::scratch::Scratch;
 use crate::signature::{LONGEST, SIGNATURE, SignatureError};
-use crate::store::{From, Store, StoreError};
+use crate::store::{Provenance, Store, StoreError};
 use crate::{Digest, Phase, Progress};
 
 /// Longest manifest: one package takes about 150 bytes, so this is for 100 000 packages.
@@ -53,7 +53,7 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
-impl std::convert::From<FileError> for ImportError {
+impl From<FileError> for ImportError {
     fn from(error: FileError) -> Self {
         Self::Store(error.into())
     }
@@ -122,7 +122,7 @@ impl Store {
             found.check_signature(key)?;
         }
         progress(Progress::begin(Phase::Store));
-        Ok(self.accept(name, &scratch, &manifest, From::Elsewhere { going_back })?)
+        Ok(self.accept(name, &scratch, &manifest, Provenance::Elsewhere { going_back })?)
     }
 }
 

@@ -84,7 +84,7 @@ pub enum StoreError {
 
 /// How an image came about.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum From {
+pub(crate) enum Provenance {
     /// Built here, from the recipe with this digest.
     Recipe(Digest),
     /// Brought here.
@@ -265,7 +265,7 @@ impl Store {
         let scratch = Scratch::new(&self.scratch_folder()).map_err(StoreError::from)?;
         let manifest = fill(&scratch, progress)?;
         progress(Progress::begin(Phase::Store));
-        Ok(self.accept(name, &scratch, &manifest, From::Recipe(recipe.digest()))?)
+        Ok(self.accept(name, &scratch, &manifest, Provenance::Recipe(recipe.digest()))?)
     }
 
     /// Makes a finished image the current generation of `name`, whose lock the caller has.
@@ -274,11 +274,11 @@ impl Store {
         name: &ImageName,
         scratch: &Scratch,
         manifest: &Manifest,
-        from: From,
+        from: Provenance,
     ) -> Result<Image, StoreError> {
         let _store = self.hold_for_build()?;
         let mut record = self.names.read(name)?;
-        let going_back = matches!(from, From::Elsewhere { going_back: true });
+        let going_back = matches!(from, Provenance::Elsewhere { going_back: true });
         if manifest.serial < record.serial && !going_back {
             return Err(StoreError::Older {
                 image: Digest::of(&manifest.to_bytes()),
@@ -289,15 +289,15 @@ impl Store {
         }
         record.serial = manifest.serial;
         let recipe = match from {
-            From::Recipe(recipe) => recipe,
-            From::Elsewhere { .. } => manifest.recipe.digest(),
+            Provenance::Recipe(recipe) => recipe,
+            Provenance::Elsewhere { .. } => manifest.recipe.digest(),
         };
         let image = match self.unchanged(&record, manifest, from) {
             Some(image) => image,
             None => self.adopt(scratch, manifest)?,
         };
         record.add(image.digest, recipe);
-        if matches!(from, From::Elsewhere { .. }) {
+        if matches!(from, Provenance::Elsewhere { .. }) {
             record.hold();
         }
         self.names.write(name, &record)?;
@@ -305,8 +305,8 @@ impl Store {
     }
 
     /// The current image, when a build gave the same again from newer lists of packages.
-    fn unchanged(&self, record: &Record, manifest: &Manifest, from: From) -> Option<Image> {
-        let From::Recipe(_) = from else { return None };
+    fn unchanged(&self, record: &Record, manifest: &Manifest, from: Provenance) -> Option<Image> {
+        let Provenance::Recipe(_) = from else { return None };
         let image = self.get(record.current()?.image).ok()??;
         let same = image.manifest.differs_only_in_serial(manifest);
         (same && image.check_all_parts().is_ok()).then_some(image)

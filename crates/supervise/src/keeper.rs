@@ -228,6 +228,7 @@ fn serve(
     let notes = prepared.plan.notes.clone();
     let assignment = Assignment {
         image,
+        image_name: prepared.image_name.to_string(),
         plan: prepared.plan,
         plan_without_kvm: prepared.without_kvm,
         log_directory: prepared.log_directory,

@@ -100,6 +100,8 @@ pub struct Prepared {
     pub facts: HostFacts,
     /// Its image; none when it is not built.
     pub image: Option<Image>,
+    /// Name of its image, with what the compartment adds to it.
+    pub image_name: ImageName,
     /// Where its logs go.
     pub log_directory: PathBuf,
     /// Its volumes, taken until they are dropped; none when only a plan was asked for.
@@ -226,18 +228,25 @@ impl World {
         Some(key.as_str())
     }
 
-    /// Name and recipe of a declared image.
+    /// Name and recipe of an image: a declared one, or one that a compartment's programs were added
+    /// to.
     ///
     /// # Errors
     /// It is not declared, or its source is not available yet.
     pub fn image_recipe(&self, name: &str) -> Result<(ImageName, Recipe), PrepareError> {
         let images = &self.settings().images;
-        let found = images.values().find(|settings| settings.name.as_str() == name);
-        let settings = found.ok_or_else(|| PrepareError::UnknownImage {
-            name: name.into(),
-            declared: images.keys().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        })?;
-        Ok((image_name(name)?, recipe(settings)?))
+        if let Some(settings) = images.values().find(|settings| settings.name.as_str() == name) {
+            return Ok((image_name(name)?, recipe(settings)?));
+        }
+        let of_compartments = self.settings().compartments.values();
+        let mut added_to =
+            of_compartments.filter_map(|compartment| self.image_of(compartment).ok());
+        added_to.find(|(found, _)| found.as_str() == name).ok_or_else(|| {
+            PrepareError::UnknownImage {
+                name: name.into(),
+                declared: images.keys().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            }
+        })
     }
 
     /// The store of images.
@@ -380,6 +389,7 @@ impl World {
             plan,
             without_kvm,
             image,
+            image_name,
             log_directory,
             volumes,
             users: users.collect(),

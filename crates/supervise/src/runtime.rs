@@ -46,6 +46,8 @@ pub(crate) struct Assignment {
     pub(crate) plan_without_kvm: Option<Plan>,
     /// What it boots from; checked while the processes start.
     pub(crate) image: Image,
+    /// Its name.
+    pub(crate) image_name: String,
     /// Where logs go.
     pub(crate) log_directory: PathBuf,
     /// Its volumes, kept from others for as long as this lives.
@@ -275,10 +277,10 @@ impl Runtime<'_> {
                 self.execute(monitor::Command::Continue);
             }
             Err(what) => {
-                let image = &self.assignment.image.digest;
+                let name = &self.assignment.image_name;
                 let reason = format!(
-                    "the image {image} is damaged: {what}\n\
-                     build it anew: casemate image build --force"
+                    "the image `{name}` is damaged: {what}\n\
+                     build it anew: casemate image build --force {name}"
                 );
                 let effects = self.life.could_not_launch(reason, Instant::now());
                 self.carry_out(effects);

@@ -148,22 +148,24 @@ fn open(
         let volume = volume.name.to_string();
         PrepareError::Passphrase(PassphraseNeeded { volume, new, wrong })
     };
+    // Of the volume, or of the age identity that opens its key.
+    let or_ask = |error: VolumeError| match error {
+        error if error.needs_passphrase() => asks(false, false),
+        error if error.is_wrong_passphrase() => asks(false, true),
+        error => error.into(),
+    };
     let locked = match volumes.lock(compartment, &volume.name) {
         Err(VolumeError::NotThere(_)) => {
             if volume.key == KeySource::Passphrase && unlock.passphrase.is_none() {
                 return Err(asks(true, false));
             }
-            volumes.create(compartment, volume, unlock)?;
+            volumes.create(compartment, volume, unlock).map_err(or_ask)?;
             volumes.lock(compartment, &volume.name)?
         }
         other => other?,
     };
-    match locked.open_key(&volume.key, unlock) {
-        Ok(key) => Ok(OpenVolume { locked, key }),
-        Err(error) if error.needs_passphrase() => Err(asks(false, false)),
-        Err(error) if error.is_wrong_passphrase() => Err(asks(false, true)),
-        Err(error) => Err(error.into()),
-    }
+    let key = locked.open_key(&volume.key, unlock).map_err(or_ask)?;
+    Ok(OpenVolume { locked, key })
 }
 
 /// Takes a snapshot of volumes that nobody writes to any more, and deletes those taken so earlier
