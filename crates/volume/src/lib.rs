@@ -18,6 +18,7 @@
 
 mod age;
 mod archive;
+mod confine;
 mod error;
 mod folder;
 mod key;

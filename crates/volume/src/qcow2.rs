@@ -97,7 +97,7 @@ pub(crate) fn create(path: &Path, size: u64, lock: &Lock) -> Result<(), LayerErr
     let arguments = ["create".as_ref(), "-q".as_ref(), "-f".as_ref(), "qcow2".as_ref()];
     let file = [path.as_os_str(), size.as_ref()];
     QEMU_IMG
-        .run_keeping(arguments.into_iter().chain(file), lock)
+        .run_confined(arguments.into_iter().chain(file), folder_of(path), lock)
         .map_err(|source| LayerError::Make { path: path.into(), source })?;
     sync(path)
 }
@@ -108,9 +108,13 @@ pub(crate) fn grow(path: &Path, size: u64, lock: &Lock) -> Result<(), LayerError
     let arguments = ["resize".as_ref(), "-q".as_ref(), "-f".as_ref(), "qcow2".as_ref()];
     let file = [path.as_os_str(), size.as_ref()];
     QEMU_IMG
-        .run_keeping(arguments.into_iter().chain(file), lock)
+        .run_confined(arguments.into_iter().chain(file), folder_of(path), lock)
         .map_err(|source| LayerError::Make { path: path.into(), source })?;
     sync(path)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
 }
 
 fn sync(path: &Path) -> Result<(), LayerError> {

@@ -166,8 +166,8 @@ impl LockedVolume {
                 files("use", &self.folder)(std::io::ErrorKind::InvalidFilename.into())
             })?;
             let arguments = ["commit", "-q", "-d"].map(str::to_owned);
-            let merged = QEMU_IMG
-                .run_keeping(arguments.into_iter().chain([format!("json:{chain}")]), &self.lock);
+            let arguments = arguments.into_iter().chain([format!("json:{chain}")]);
+            let merged = QEMU_IMG.run_confined(arguments, &self.folder, &self.lock);
             let merged = merged.map_err(|source: ToolError| {
                 let (upper, lower) = (self.file(upper), self.file(lower));
                 VolumeError::Merge { upper, lower, source }

@@ -9,12 +9,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use casemate_host::lock::Lock;
 use zeroize::Zeroizing;
 
+use crate::confine;
 use crate::secret::Secret;
 
 /// Folders searched after `$PATH`, which of an ordinary user may lack them.
@@ -124,21 +125,31 @@ impl Tool {
         self.finish(running)
     }
 
-    /// Runs the program while it keeps a lock of ours, as its standard input: should we be killed,
-    /// nobody takes the lock before the kernel has ended the program too.
+    /// Runs the program where it reaches no file but the system's and those in `folder`, since it
+    /// reads what guests' VMMs have written. It keeps a lock of ours, as its standard input:
+    /// should we be killed, nobody takes the lock before the kernel has ended the program too.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub(crate) fn run_keeping<A: AsRef<OsStr>>(
+    pub(crate) fn run_confined<A: AsRef<OsStr>>(
         self,
         arguments: impl IntoIterator<Item = A>,
+        folder: &Path,
         lock: &Lock,
     ) -> Result<Secret, ToolError> {
         let failed = |source| ToolError::Run { program: self.program, source };
+        let program = self.find()?;
         let mut command = bound(&[self])?;
         command.args(arguments).stdin(lock.share().map_err(failed)?);
-        let running = Running::start(command).map_err(failed)?;
-        self.finish(running)
+        // A thread of its own, which ends when the program has: what confines one lasts as long as
+        // the other.
+        std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                confine::this_thread(&program, folder).map_err(failed)?;
+                self.finish(Running::start(command).map_err(failed)?)
+            });
+            confined.join().unwrap_or_else(|_| Err(failed(io::ErrorKind::Other.into())))
+        })
     }
 
     /// Runs the program on a terminal of its own on which `line` has been typed.
@@ -269,6 +280,8 @@ fn search_path() -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use casemate_host::lock::Taking;
+
     use super::*;
 
     const SH: Tool = Tool { program: "sh", package: "dash" };
@@ -281,6 +294,33 @@ mod tests {
         let script = "read -r line </dev/tty; echo got $line";
         let output = SH.run_on_terminal(["-c", script], &typed).expect("run");
         assert_eq!(output.bytes(), b"got typed\n");
+    }
+
+    #[test]
+    fn confined_programs_reach_one_folder() {
+        let test = "confined_programs_reach_one_folder";
+        if casemate_host::landlock::abi() == 0 {
+            return println!("skipped: {test}: this kernel has no Landlock");
+        }
+        let (folder, other) = (tempfile::tempdir(), tempfile::tempdir());
+        let (folder, other) = (folder.expect("a directory"), other.expect("a directory"));
+        let Ok(Taking::Ours(lock)) = Lock::take(&folder.path().join("lock")) else {
+            panic!("nobody else has it")
+        };
+        let run = |script: &str| SH.run_confined(["-c", script], folder.path(), &lock);
+        let (inside, outside) = (folder.path().display(), other.path().display());
+        let output = run(&format!("echo written > {inside}/file; cat {inside}/file")).expect("run");
+        assert_eq!(output.bytes(), b"written\n");
+        for script in [
+            format!("echo written > {outside}/file"),
+            format!("ls {outside}"),
+            "cat /etc/passwd".to_owned(),
+        ] {
+            let refused = run(&script).expect_err(&script);
+            assert!(refused.says("ermission denied"), "{script}: {refused}");
+        }
+        // This thread is as free as before.
+        std::fs::write(other.path().join("file"), "free").expect("written");
     }
 
     #[test]
