@@ -101,6 +101,8 @@ pub struct VolumeParts {
     pub name: VolumeName,
     /// From the lowest to the one that is written to.
     pub layers: Vec<Layer>,
+    /// Bytes offered to the guest.
+    pub size: u64,
     /// It has to be formatted.
     pub blank: bool,
     /// Bytes encrypted as one.

@@ -214,7 +214,6 @@ fn vmm(
     let kernel = compartment.kernel.clone().unwrap_or(image.kernel);
     let initrd = compartment.initramfs.clone().unwrap_or(image.initrd);
     let disks = disks(request, image.root);
-    let writes_disks = disks.machine.iter().any(|disk| !disk.read_only);
     let machine = Machine {
         name: format!("casemate-{}", request.instance.name),
         model,
@@ -285,7 +284,7 @@ fn vmm(
             limits: Limits {
                 open_files: 256,
                 address_space: None,
-                file_size: if writes_disks { u64::MAX } else { LOG_SIZE },
+                file_size: file_size(request),
                 processes: 128 + u64::from(machine.cpus),
             },
         },
@@ -358,6 +357,18 @@ fn disks(request: &Request<'_>, image_root: PathBuf) -> Disks {
         });
     }
     Disks { machine, descriptors }
+}
+
+/// How large a file of the VMM may grow: its log, its volumes, or disks whose size is their owner's.
+fn file_size(request: &Request<'_>) -> u64 {
+    let compartment = request.compartment;
+    let own_root = compartment.root_disk.is_some() && !compartment.root_disk_readonly;
+    if own_root || compartment.additional_disks.iter().any(|disk| !disk.read_only) {
+        return u64::MAX;
+    }
+    // A qcow2 layer holds each cluster once, and tables; freed clusters are used again.
+    let layers = request.volumes.iter().map(|volume| volume.size.saturating_mul(2) + (1 << 30));
+    layers.max().unwrap_or(LOG_SIZE)
 }
 
 fn format(format: DiskFormat) -> &'static str {

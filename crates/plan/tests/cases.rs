@@ -53,6 +53,7 @@ fn volume(volume: &casemate_config::Volume) -> VolumeParts {
     VolumeParts {
         name: volume.name.clone(),
         layers: vec![layer("data.raw", DiskFormat::Raw), layer("1.qcow2", DiskFormat::Qcow2)],
+        size: volume.size.bytes(),
         blank: false,
         sector_size: 4096,
     }

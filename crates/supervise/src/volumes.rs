@@ -116,6 +116,7 @@ impl World {
                 path: folder.join(volume.name.as_str()).join("data.raw"),
                 format: DiskFormat::Raw,
             }],
+            size: volume.size.bytes(),
             blank: false,
             sector_size: 4096,
         };
@@ -132,6 +133,7 @@ impl OpenVolume {
         Ok(VolumeParts {
             name: self.locked.id().volume.clone(),
             layers: layers.into_iter().map(layer).collect(),
+            size: self.locked.size(),
             blank: self.locked.is_blank(),
             sector_size: self.key.sector_size(),
         })
