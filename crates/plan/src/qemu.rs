@@ -145,8 +145,12 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
         // the translator and one boot in thirty ends in an int3 panic.
         Acceleration::Tcg => list.switch("-accel", "tcg,thread=single"),
     }
-    if let Acceleration::Kvm(_) = machine.acceleration {
-        list.switch("-cpu", "host");
+    match machine.acceleration {
+        Acceleration::Kvm(_) => list.switch("-cpu", "host"),
+        // The default processor less one instruction: QEMU 7.2 leaves an operand's bits in the
+        // flags of cmpxchg16b. Linux allocates memory with it, and an interrupt right behind it then
+        // returns with flags such as VM: a double fault, one boot in some thousands.
+        Acceleration::Tcg => list.switch("-cpu", "qemu64,-cx16"),
     }
     list.switch("-m", format!("{}M", machine.memory_mib));
     list.switch("-smp", machine.cpus.to_string());
