@@ -32,7 +32,7 @@ pub use message::{
 
 /// Version of the protocol. The two ends talk only when theirs are equal: the agent always comes
 /// from the host's own initrd, so there is no older agent to be kind to.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Name of the virtio-serial port, as the guest finds it in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "casemate.link";
