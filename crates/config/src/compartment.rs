@@ -113,10 +113,29 @@ pub struct Compartment {
     pub autostart: bool,
     /// Whether it is started again when it ended.
     pub restart: RestartPolicy,
+    /// How it is found out whether what it is for works.
+    pub health_check: Option<HealthCheck>,
     /// Log level of its engine, where it differs from `[engine.*]`.
     pub log_level: Option<LogLevel>,
     /// Arguments appended to the engine's, after those of `[engine.*]`.
     pub extra_args: Vec<Argument>,
+}
+
+/// A command run in the guest again and again: all is well while it ends with 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Program and arguments; at least the program.
+    pub command: Vec<Argument>,
+    /// Whom it runs as; the guest's `user` when `None`.
+    pub user: Option<UserName>,
+    /// From the end of one check to the next; whole seconds.
+    pub interval: Duration,
+    /// A check that takes longer has failed; whole seconds.
+    pub timeout: Duration,
+    /// So many failures one after the other make it unhealthy; at least 1.
+    pub retries: u32,
+    /// How long failures do not count after the start, before the first success; whole seconds.
+    pub start_period: Duration,
 }
 
 /// An encrypted disk of one compartment.

@@ -33,8 +33,8 @@ mod value;
 pub use assign::{AssignedCompartment, AssignedIds, AssignedMember, AssignedNetwork};
 pub use build::load;
 pub use compartment::{
-    AdditionalDisk, BlockSize, Compartment, Gpu, KeySource, NetworkMembership, Secret, Share,
-    Sound, VhostUserNet, Volume,
+    AdditionalDisk, BlockSize, Compartment, Gpu, HealthCheck, KeySource, NetworkMembership, Secret,
+    Share, Sound, VhostUserNet, Volume,
 };
 pub use diagnostic::{Concern, Diagnostic, Related, Severity};
 pub use flaw::Flaw;

@@ -17,6 +17,7 @@ mod print;
 pub mod process;
 pub mod qemu;
 mod refusal;
+pub mod service;
 mod step;
 mod unavailable;
 mod vm;
@@ -140,6 +141,10 @@ pub struct Plan {
     pub stop_deadline: Duration,
     /// End this long after the last session; none stays.
     pub idle_timeout: Option<Duration>,
+    /// When it is started again without being asked for.
+    pub restart: service::Restart,
+    /// How it is found out whether what it is for works.
+    pub health_check: Option<service::HealthCheck>,
 }
 
 impl Plan {

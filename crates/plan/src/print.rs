@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::Plan;
 use crate::jail::{Access, IdMapMethod, Jail};
 use crate::process::{Channel, DescriptorSource, Process};
+use crate::service::Restart;
 
 /// The whole plan as text, for `casemate plan`.
 pub fn print(plan: &Plan) -> String {
@@ -57,7 +58,23 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
             writeln!(out, "  ends          {} s after the last session", timeout.as_secs())
         }
         None => writeln!(out, "  ends          when it is stopped"),
+    }?;
+    match plan.restart {
+        Restart::No => {}
+        Restart::OnFailure => writeln!(out, "  starts again  when it failed")?,
+        Restart::Always => writeln!(out, "  starts again  unless it was stopped")?,
     }
+    let Some(check) = &plan.health_check else { return Ok(()) };
+    let command: Vec<String> = check.command.iter().map(|word| quoted(word)).collect();
+    let user = check.user.as_ref().unwrap_or(&guest.default_user);
+    writeln!(out, "  health check  {} (as {user})", command.join(" "))?;
+    writeln!(
+        out,
+        "                every {} s, for {} s; unhealthy after {} failures",
+        check.interval.as_secs(),
+        check.timeout.as_secs(),
+        check.retries
+    )
 }
 
 fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {

@@ -11,7 +11,7 @@ use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
 use crate::jail::{Jail, Limits, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::qemu::{self, Acceleration, Disk, KvmDevice, Machine, MachineModel};
-use crate::{ImageParts, Plan, Refusal, Request, Step, guest, identity, unavailable};
+use crate::{ImageParts, Plan, Refusal, Request, Step, guest, identity, service, unavailable};
 
 /// The oldest QEMU this is tested with (Debian 12).
 const OLDEST_QEMU: (u32, u32, u32) = (7, 2, 0);
@@ -93,6 +93,8 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         boot_deadline,
         stop_deadline: STOP_DEADLINE,
         idle_timeout: disposable.then_some(compartment.idle_timeout),
+        restart: service::restart(compartment, request.instance.fresh),
+        health_check: service::health_check(compartment, request.instance.fresh),
     })
 }
 

@@ -128,7 +128,7 @@ pub struct HangUp {
 pub struct Status {
     /// Name of the compartment.
     pub name: String,
-    /// `booting`, `running`, `paused`, `stopping`.
+    /// `booting`, `running`, `paused`, `stopping`, `waiting` (to be started again).
     pub state: String,
     /// Seconds since the supervisor started.
     pub uptime: u64,
@@ -150,6 +150,15 @@ pub struct Status {
     pub sessions: Vec<SessionStatus>,
     /// Things the user should know.
     pub notes: Vec<String>,
+    /// `starting`, `healthy` or `unhealthy`, where a health check is declared and the guest runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// How often it was started again by itself.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Why it ended the last time, if it was started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<String>,
 }
 
 /// A process of a compartment.

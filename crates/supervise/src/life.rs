@@ -7,24 +7,32 @@
 //!                         │     failed            ▼                     │
 //!                         └──────────────────▶ stopping ◀───────────────┘
 //!                                                 │ VMM gone
-//!                                                 ▼
-//!                                              over (stopped, or failed with a reason)
+//!                       back-off, Start, Run      ▼ shall it be started again?
+//! preparing ◀──────────────────────── waiting ◀── yes
+//!                                        │ Stop   no
+//!                                        └──────▶ over (stopped, or failed with a reason)
 //! ```
 //!
 //! It does nothing itself and reads no clock: the time comes with each event. Whoever drives it
 //! ([`crate::runtime`]) carries the effects out in order. Only the host decides when a life ends;
 //! what a guest says can end it sooner, never lengthen it.
 
+mod health;
+mod restart;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use casemate_link::orders::{Order, Report};
 use casemate_plan::process::Role;
+use casemate_plan::service::{HealthCheck, Restart};
 use casemate_wire::limits::MAX_SESSIONS;
 use casemate_wire::text::harmless_line;
 use casemate_wire::{Boot, ExitStatus, OpenSession};
 
 use crate::control::{Failure, Progress, Request, Run, SessionStatus};
+use health::{Health, Verdict};
+use restart::Restarts;
 
 /// Longest command shown in a status, in bytes.
 const COMMAND_TEXT: usize = 200;
@@ -34,6 +42,9 @@ const EXIT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Lines of the guest that one life keeps in its log: at 4 KiB each, 4 MiB.
 const GUEST_LINES: u32 = 1000;
+
+/// signal(7).
+const SIGKILL: u8 = 9;
 
 /// Number of a client's request, given by the runtime.
 pub type RequestId = u64;
@@ -81,6 +92,12 @@ pub enum Effect {
     Progress(RequestId, Progress),
     /// Tell a client the last thing.
     Reply(RequestId, Result<Progress, Failure>),
+    /// Run a health check: the same, always with the same log.
+    OpenCheck(u32, Box<OpenSession>),
+    /// Everything of the last launch is gone: undo what is left of it.
+    ClearUp,
+    /// Start all processes again.
+    Relaunch,
     /// Start again under TCG: this KVM never brought a guest up.
     RelaunchWithoutKvm,
     /// Write a line to the log; true for a warning.
@@ -102,14 +119,32 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// It did not end as somebody wanted.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+}
+
 /// State of the life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Preparing,
-    Booting { deadline: Instant, greeted: bool },
+    Booting {
+        deadline: Instant,
+        greeted: bool,
+    },
     Running,
     Paused,
-    Stopping { deadline: Instant, outcome: Outcome, killed: bool },
+    Stopping {
+        deadline: Instant,
+        outcome: Outcome,
+        killed: bool,
+    },
+    /// Nothing runs; it is started again at this time.
+    Waiting {
+        until: Instant,
+    },
     Over(Outcome),
 }
 
@@ -129,6 +164,10 @@ pub struct Terms {
     /// The VM runs under KVM; these are the terms of the same under TCG, which may be tried
     /// instead.
     pub without_kvm: Option<Box<Terms>>,
+    /// Whether it is started again when it ended by itself.
+    pub restart: Restart,
+    /// How it is found out whether what it is for works.
+    pub health_check: Option<HealthCheck>,
     /// Said to the user at each start.
     pub notes: Vec<String>,
 }
@@ -169,6 +208,12 @@ pub struct Life {
     /// How the VMM ended unasked, and until when the link may report the guest's last words.
     vmm_exit: Option<(String, Instant)>,
     agent: Option<(String, String)>,
+    health: Option<Health>,
+    restarts: Restarts,
+    /// Why it ended, the last time before this one.
+    last_end: Option<String>,
+    /// What went wrong would go wrong again: it is not started again.
+    hopeless: bool,
     effects: Vec<Effect>,
 }
 
@@ -193,6 +238,10 @@ impl Life {
             root_damaged: false,
             vmm_exit: None,
             agent: None,
+            health: None,
+            restarts: Restarts::default(),
+            last_end: None,
+            hopeless: false,
             effects: Vec::new(),
         }
     }
@@ -233,9 +282,17 @@ impl Life {
         }
         match &self.state {
             State::Booting { deadline, .. } | State::Stopping { deadline, .. } => Some(*deadline),
-            State::Running => Some(self.idle_since? + self.terms.idle_timeout?),
+            State::Running => {
+                let check = self.health.as_ref().map(Health::deadline);
+                check.into_iter().chain(self.idle_end()).min()
+            }
+            State::Waiting { until } => Some(*until),
             State::Preparing | State::Paused | State::Over(_) => None,
         }
+    }
+
+    fn idle_end(&self) -> Option<Instant> {
+        Some(self.idle_since? + self.terms.idle_timeout?)
     }
 
     /// How it ended, once it did.
@@ -263,6 +320,7 @@ impl Life {
             State::Running => "running",
             State::Paused => "paused",
             State::Stopping { .. } => "stopping",
+            State::Waiting { .. } => "waiting",
             State::Over(Outcome::Stopped { .. }) => "stopped",
             State::Over(Outcome::Failed { .. }) => "failed",
         }
@@ -271,6 +329,16 @@ impl Life {
     /// The agent's version and the guest's kernel, once known.
     pub fn agent(&self) -> Option<&(String, String)> {
         self.agent.as_ref()
+    }
+
+    /// `starting`, `healthy` or `unhealthy`; none when nothing is running or nothing is checked.
+    pub fn health(&self) -> Option<&'static str> {
+        self.health.as_ref().map(Health::state)
+    }
+
+    /// How often it was started again by itself, and why it ended the last time.
+    pub fn restarts(&self) -> (u32, Option<&str>) {
+        (self.restarts.count, self.last_end.as_deref())
     }
 
     /// What the user should know.
@@ -291,10 +359,16 @@ impl Life {
         self.sessions.iter().map(status).collect()
     }
 
-    /// Ends the life because a step of the start failed.
+    /// A step of the start failed.
     pub fn could_not_launch(&mut self, reason: String, now: Instant) -> Vec<Effect> {
         self.fail(reason, now);
         std::mem::take(&mut self.effects)
+    }
+
+    /// Ends the life for good: another try would fail as well, or do harm.
+    pub fn give_up(&mut self, reason: String, now: Instant) -> Vec<Effect> {
+        self.hopeless = true;
+        self.could_not_launch(reason, now)
     }
 
     fn request(&mut self, id: RequestId, request: Request, now: Instant) {
@@ -303,10 +377,10 @@ impl Life {
             Request::Status => {}
             Request::Start => match &self.state {
                 State::Running | State::Paused => self.reply_ready(id, None),
-                State::Preparing | State::Booting { .. } => {
-                    self.waiting.insert(id, None);
-                    self.tell_progress(id, None);
+                State::Preparing | State::Booting { .. } | State::Waiting { .. } => {
+                    self.wait_for_guest(id, None);
                 }
+                _ if self.comes_back() => self.wait_for_guest(id, None),
                 _ => self.refuse_late(id),
             },
             Request::Run(run) => match &self.state {
@@ -317,11 +391,11 @@ impl Life {
                     self.refuse_late(id);
                 }
                 State::Running => self.open(id, &run, now),
-                State::Preparing | State::Booting { .. } => {
-                    self.waiting.insert(id, Some(run));
-                    self.tell_progress(id, None);
+                State::Preparing | State::Booting { .. } | State::Waiting { .. } => {
+                    self.wait_for_guest(id, Some(run));
                 }
                 State::Paused => self.refuse(id, Failure::WrongState { state: "paused".into() }),
+                _ if self.comes_back() => self.wait_for_guest(id, Some(run)),
                 _ => self.refuse_late(id),
             },
             Request::Stop(stop) => {
@@ -340,11 +414,18 @@ impl Life {
                 if self.idle_since.is_some() {
                     self.idle_since = Some(now);
                 }
+                if let Some(health) = &mut self.health {
+                    health.resumed(now);
+                }
             }
             Request::View(view) => {
                 if self.outcome().is_some() {
                     self.refuse_late(id);
                     return;
+                }
+                if matches!(self.state, State::Waiting { .. }) {
+                    let state = self.state().to_owned();
+                    return self.refuse(id, Failure::WrongState { state });
                 }
                 let order = Order::View { interactive: view.interactive };
                 self.effects.push(Effect::Order(order, Some(id)));
@@ -370,6 +451,25 @@ impl Life {
                     self.refuse(id, Failure::NoSuchSession);
                 }
             }
+        }
+    }
+
+    /// It is ending, and will be started again.
+    fn comes_back(&self) -> bool {
+        matches!(&self.state, State::Stopping { outcome, .. } if self.policy().covers(outcome.is_failure()))
+    }
+
+    /// Whether to start it again, after all that happened.
+    fn policy(&self) -> Restart {
+        if self.stop_wanted || self.hopeless { Restart::No } else { self.terms.restart }
+    }
+
+    /// Whoever wants a compartment that waits to be started again need not wait as long.
+    fn wait_for_guest(&mut self, id: RequestId, run: Option<Box<Run>>) {
+        self.waiting.insert(id, run);
+        self.tell_progress(id, None);
+        if matches!(self.state, State::Waiting { .. }) {
+            self.relaunch();
         }
     }
 
@@ -472,6 +572,8 @@ impl Life {
         }
         self.state = State::Running;
         self.idle_since = Some(now);
+        self.restarts.ready(now);
+        self.health = self.terms.health_check.clone().map(|check| Health::new(check, now));
         for (id, run) in std::mem::take(&mut self.waiting) {
             match run {
                 Some(run) => self.open(id, &run, now),
@@ -504,6 +606,10 @@ impl Life {
     }
 
     fn ended(&mut self, stream: u32, status: Option<&ExitStatus>, now: Instant) {
+        let checked = self.health.as_mut().and_then(|health| health.ended(stream, status, now));
+        if let Some(verdict) = checked {
+            return self.judge_health(verdict, now);
+        }
         let Some(session) = self.sessions.remove(&stream) else { return };
         if let Some(id) = session.requester {
             match status {
@@ -535,7 +641,7 @@ impl Life {
                     self.effects.push(Effect::Kill);
                 }
                 if self.alive.is_empty() {
-                    self.over();
+                    self.over(now);
                 }
             }
             _ if role == Role::Vmm => {
@@ -589,18 +695,61 @@ impl Life {
                 if *killed {
                     // The kernel has been asked to end them; nothing more can be done.
                     self.log(true, "processes did not end after SIGKILL".into());
-                    self.over();
+                    self.over(now);
                 } else {
                     let outcome = outcome.clone();
                     self.log(true, "the guest did not shut down in time; killed".into());
                     self.kill(outcome, now);
                 }
             }
-            State::Running if self.deadline().is_some_and(|deadline| deadline <= now) => {
+            State::Running if self.idle_end().is_some_and(|end| end <= now) => {
                 self.stop("it was idle", true, now);
             }
+            State::Running => self.check_health(now),
+            State::Waiting { until } if *until <= now => self.relaunch(),
             _ => {}
         }
+    }
+
+    fn check_health(&mut self, now: Instant) {
+        let Some(health) = &mut self.health else { return };
+        if let Some(stream) = health.overdue(now) {
+            let verdict = health.timed_out(now);
+            self.order(Order::Signal { stream, signal: SIGKILL });
+            self.judge_health(verdict, now);
+        } else if health.is_due(now) {
+            let stream = self.next_stream;
+            self.next_stream += 1;
+            let session = Box::new(health.begin(stream, now));
+            self.effects.push(Effect::OpenCheck(stream, session));
+        }
+    }
+
+    fn judge_health(&mut self, verdict: Verdict, now: Instant) {
+        match verdict {
+            Verdict::AsBefore => {}
+            Verdict::Healthy => self.log(false, "healthy".into()),
+            Verdict::Unhealthy(reason) => {
+                self.log(true, reason.clone());
+                if self.terms.restart != Restart::No {
+                    // What it still has to write, it may.
+                    let outcome = Outcome::Failed { reason };
+                    self.order(Order::Shutdown);
+                    self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
+                }
+            }
+        }
+    }
+
+    /// Starts it again, after everything of the last launch is gone.
+    fn relaunch(&mut self) {
+        self.state = State::Preparing;
+        self.vmm_exit = None;
+        self.guest_shuts_down = false;
+        self.agent = None;
+        self.idle_since = None;
+        self.log(false, format!("starting it again, the {}. time", self.restarts.count));
+        self.effects.push(Effect::Relaunch);
     }
 
     /// Starts again under emulation, once, if that may be tried; false when not.
@@ -620,6 +769,10 @@ impl Life {
         let outcome = Outcome::Stopped { why: why.into() };
         match &self.state {
             State::Over(_) => {}
+            State::Waiting { .. } => {
+                self.state = State::Over(outcome);
+                self.reply_stopped();
+            }
             State::Stopping { killed: true, .. } => {}
             State::Stopping { outcome, .. } if force => {
                 let outcome = outcome.clone();
@@ -643,13 +796,13 @@ impl Life {
     }
 
     fn kill(&mut self, outcome: Outcome, now: Instant) {
-        if matches!(self.state, State::Over(_)) {
+        if matches!(self.state, State::Over(_) | State::Waiting { .. }) {
             return;
         }
         self.effects.push(Effect::Kill);
         self.begin_stopping(outcome, now + EXIT_DEADLINE, true);
         if self.alive.is_empty() {
-            self.over();
+            self.over(now);
         }
     }
 
@@ -664,6 +817,7 @@ impl Life {
         // What ended by itself may be started again; what somebody stopped stays stopped.
         let planned = matches!(outcome, Outcome::Stopped { .. }) && !self.stop_wanted;
         self.state = State::Stopping { deadline, outcome, killed };
+        self.health = None;
         for (id, _) in std::mem::take(&mut self.waiting) {
             // It never ran anything of theirs: they may simply ask again.
             let failure = if planned { Failure::Stopping } else { failure.clone() };
@@ -676,10 +830,28 @@ impl Life {
         }
     }
 
-    fn over(&mut self) {
-        if let State::Stopping { outcome, .. } = &self.state {
-            self.state = State::Over(outcome.clone());
-            self.reply_stopped();
+    fn over(&mut self, now: Instant) {
+        let State::Stopping { outcome, .. } = &self.state else { return };
+        let outcome = outcome.clone();
+        match self.restarts.after(self.policy(), &outcome, now) {
+            Some(until) => {
+                let (Outcome::Stopped { why } | Outcome::Failed { reason: why }) = outcome;
+                let seconds = until.duration_since(now).as_secs();
+                self.log(true, format!("{why}; it is started again in {seconds} s"));
+                self.last_end = Some(why);
+                self.state = State::Waiting { until };
+                self.effects.push(Effect::ClearUp);
+                if !self.waiting.is_empty() {
+                    self.relaunch();
+                }
+            }
+            None => {
+                self.state = State::Over(outcome);
+                for (id, _) in std::mem::take(&mut self.waiting) {
+                    self.refuse_late(id);
+                }
+                self.reply_stopped();
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use casemate_image::Image;
 use casemate_link::orders::{self, Order, OrderError, Report};
 use casemate_plan::Plan;
 use casemate_plan::process::Role;
-use casemate_wire::{Boot, Key};
+use casemate_wire::{Boot, Key, OpenSession};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -69,7 +69,9 @@ struct Runtime<'h> {
     requests: HashMap<RequestId, (Option<OwnedFd>, mpsc::UnboundedSender<Answer>)>,
     exits: mpsc::UnboundedSender<(u32, Role)>,
     events: mpsc::UnboundedSender<(u32, Event)>,
-    /// The image was checked and is as it was built.
+    checks: mpsc::UnboundedSender<(u32, Result<(), String>)>,
+    checks_begun: u32,
+    /// The image was checked for this launch and is as it was built.
     image_is_good: bool,
     kvm_never_worked: bool,
 }
@@ -94,6 +96,7 @@ pub(crate) async fn run(
     let (exits, mut exited) = mpsc::unbounded_channel();
     let (events, mut happened) = mpsc::unbounded_channel();
     let (incoming, mut requested) = mpsc::unbounded_channel();
+    let (checks, mut checked) = mpsc::unbounded_channel();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let numbers = Rc::new(Numbers::default());
@@ -111,16 +114,18 @@ pub(crate) async fn run(
         requests: HashMap::new(),
         exits,
         events,
+        checks,
+        checks_begun: 0,
         image_is_good: false,
         kvm_never_worked: false,
     };
-    let mut checked = check_image(runtime.assignment.image.clone());
+    runtime.check_image();
     runtime.launch();
     while runtime.life.outcome().is_none() {
         let deadline = runtime.life.deadline();
         tokio::select! {
             report = receive_report(runtime.orders.as_ref()) => runtime.report(report),
-            Some(result) = checked.recv() => runtime.image_checked(result),
+            Some((number, result)) = checked.recv() => runtime.image_checked(number, result),
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     let allowed = allowed(&stream, own, &runtime.assignment.users);
@@ -157,18 +162,6 @@ pub(crate) async fn run(
     Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked, volumes })
 }
 
-/// Hashes what the guest boots from, beside the event loop: it takes a tenth of a second, in which
-/// the processes start. The VMM executes nothing before the result is there.
-fn check_image(image: Image) -> mpsc::UnboundedReceiver<Result<(), String>> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        let result = image.check_boot_parts().map_err(|error| crate::chain(&error));
-        // Nobody listens when the life has ended meanwhile.
-        let _ = sender.send(result);
-    });
-    receiver
-}
-
 fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
     Terms {
         guest: plan.guest.clone(),
@@ -177,6 +170,8 @@ fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
         idle_timeout: plan.idle_timeout,
         fresh: plan.instance.fresh,
         without_kvm: without_kvm.map(|plan| Box::new(terms(plan, None))),
+        restart: plan.restart,
+        health_check: plan.health_check.clone(),
         notes: plan.notes.clone(),
     }
 }
@@ -225,6 +220,20 @@ async fn send_orders(
 }
 
 impl Runtime<'_> {
+    /// Hashes what the guest boots from, beside the event loop: it takes a tenth of a second, in
+    /// which the processes start. The VMM executes nothing before the result is there.
+    fn check_image(&mut self) {
+        self.image_is_good = false;
+        self.checks_begun += 1;
+        let number = self.checks_begun;
+        let (image, checks) = (self.assignment.image.clone(), self.checks.clone());
+        std::thread::spawn(move || {
+            let result = image.check_boot_parts().map_err(|error| crate::chain(&error));
+            // Nobody listens when the life has ended meanwhile.
+            let _ = checks.send((number, result));
+        });
+    }
+
     fn launch(&mut self) {
         self.launches += 1;
         let result = self.output().map_err(|error| error.to_string()).and_then(|output| {
@@ -258,7 +267,7 @@ impl Runtime<'_> {
         for volume in &mut self.assignment.volumes {
             if let Err(error) = volume.locked.set_formatted() {
                 tracing::error!("could not keep that a volume is formatted: {error}");
-                let effects = self.life.could_not_launch(
+                let effects = self.life.give_up(
                     format!(
                         "could not keep that the volume {} is formatted: {error}",
                         volume.locked.id()
@@ -270,8 +279,10 @@ impl Runtime<'_> {
         }
     }
 
-    fn image_checked(&mut self, result: Result<(), String>) {
+    fn image_checked(&mut self, number: u32, result: Result<(), String>) {
         match result {
+            // Of a launch before this one.
+            _ if number != self.checks_begun => {}
             Ok(()) => {
                 self.image_is_good = true;
                 self.execute(monitor::Command::Continue);
@@ -282,7 +293,7 @@ impl Runtime<'_> {
                     "the image `{name}` is damaged: {what}\n\
                      build it anew: casemate image build --force {name}"
                 );
-                let effects = self.life.could_not_launch(reason, Instant::now());
+                let effects = self.life.give_up(reason, Instant::now());
                 self.carry_out(effects);
             }
         }
@@ -365,20 +376,9 @@ impl Runtime<'_> {
                     self.order(order, descriptor);
                 }
                 Effect::SendBoot(boot) => self.send_boot(boot),
-                Effect::OpenDetached(stream, session) => match self.session_log(stream) {
-                    Ok(log) => self.order(Order::Open { stream, session }, Some(log.into())),
-                    Err(error) => {
-                        tracing::warn!("could not make the log of session {stream}: {error}");
-                        let report = Report::Ended {
-                            stream,
-                            status: Some(casemate_wire::ExitStatus::AgentFailed {
-                                reason: format!("could not make its log: {error}"),
-                            }),
-                        };
-                        // Not `tell`: the effects of this round come first.
-                        let _ = self.events.send((self.launches, Event::Report(report)));
-                    }
-                },
+                Effect::OpenDetached(stream, session) => {
+                    self.open_with_log(stream, session, &format!("session-{stream}.log"));
+                }
                 Effect::Execute(run) => {
                     let command =
                         if run { monitor::Command::Continue } else { monitor::Command::Stop };
@@ -399,6 +399,14 @@ impl Runtime<'_> {
                     if let Some((_, answers)) = self.requests.remove(&id) {
                         let _ = answers.send(Answer::Done(result));
                     }
+                }
+                Effect::OpenCheck(stream, session) => {
+                    self.open_with_log(stream, session, "health.log");
+                }
+                Effect::ClearUp => self.clear_up(),
+                Effect::Relaunch => {
+                    self.check_image();
+                    self.launch();
                 }
                 Effect::RelaunchWithoutKvm => self.relaunch_without_kvm(),
                 Effect::Log(true, text) => tracing::warn!("{text}"),
@@ -425,10 +433,37 @@ impl Runtime<'_> {
         }
     }
 
-    fn relaunch_without_kvm(&mut self) {
-        self.kvm_never_worked = true;
+    /// Runs a command whose output goes to a new file in the log directory.
+    fn open_with_log(&mut self, stream: u32, session: Box<OpenSession>, file: &str) {
+        let path = self.assignment.log_directory.join(file);
+        let log =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path);
+        match log {
+            Ok(log) => self.order(Order::Open { stream, session }, Some(log.into())),
+            Err(error) => {
+                tracing::warn!("could not make {}: {error}", path.display());
+                let report = Report::Ended {
+                    stream,
+                    status: Some(casemate_wire::ExitStatus::AgentFailed {
+                        reason: format!("could not make its log: {error}"),
+                    }),
+                };
+                // Not `tell`: the effects of this round come first.
+                let _ = self.events.send((self.launches, Event::Report(report)));
+            }
+        }
+    }
+
+    fn clear_up(&mut self) {
         self.crew.stop();
         self.orders = None;
+        self.commands = None;
+        self.waiting_orders.clear();
+    }
+
+    fn relaunch_without_kvm(&mut self) {
+        self.kvm_never_worked = true;
+        self.clear_up();
         if let Some(plan) = self.assignment.plan_without_kvm.take() {
             self.assignment.plan = plan;
         }
@@ -443,6 +478,8 @@ impl Runtime<'_> {
         boot.clock = casemate_host::clock::now_ns();
         for (mount, volume) in boot.volumes.iter_mut().zip(&self.assignment.volumes) {
             mount.key = Key::new(volume.key.bytes());
+            // Formatted once, though the guest is set up again.
+            mount.blank = volume.locked.is_blank();
         }
         self.order(Order::Boot(boot), None);
     }
@@ -483,13 +520,9 @@ impl Runtime<'_> {
         let _ = self.events.send((self.launches, Event::Report(report)));
     }
 
-    fn session_log(&self, stream: u32) -> std::io::Result<File> {
-        let path = self.assignment.log_directory.join(format!("session-{stream}.log"));
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
-    }
-
     fn status(&self) -> Status {
         let (agent, kernel) = self.life.agent().cloned().unzip();
+        let (restarts, last_end) = self.life.restarts();
         Status {
             name: self.assignment.plan.instance.name.clone(),
             state: self.life.state().into(),
@@ -502,6 +535,9 @@ impl Runtime<'_> {
             kernel,
             sessions: self.life.sessions(Instant::now()),
             notes: self.life.notes().to_vec(),
+            health: self.life.health().map(str::to_owned),
+            restarts,
+            last_end: last_end.map(str::to_owned),
         }
     }
 }

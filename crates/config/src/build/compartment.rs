@@ -5,11 +5,13 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::build::{guest, storage};
-use crate::compartment::{Compartment, Gpu, NetworkMembership, Secret, Sound, VhostUserNet};
+use crate::compartment::{
+    Compartment, Gpu, HealthCheck, NetworkMembership, Secret, Sound, VhostUserNet,
+};
 use crate::diagnostic::{Concern, Diagnostic};
 use crate::layers::View;
 use crate::schema::compartment as key;
-use crate::schema::lists::{membership, secret, vhost_user_net};
+use crate::schema::lists::{health_check, membership, secret, vhost_user_net};
 use crate::sections::Declared;
 use crate::source::Origin;
 use crate::tree::Value;
@@ -36,6 +38,7 @@ pub(super) fn compartment(
     let id = rules.id();
     let users = rules.users();
     let pci_devices = rules.pci_devices();
+    let health_check = rules.health_check();
     let volumes = storage::volumes(view, declared.name, rules.found);
     let additional_disks = storage::disks(view, declared.name, rules.found);
     let shares = storage::shares(view, declared.name, rules.found);
@@ -87,6 +90,7 @@ pub(super) fn compartment(
         keep_snapshots: view.text(&key::KEEP_SNAPSHOTS),
         autostart: view.flag(&key::AUTOSTART),
         restart: view.text(&key::RESTART)?,
+        health_check,
         log_level: view.text(&key::LOG_LEVEL),
         extra_args: view.texts(&key::EXTRA_ARGS),
         name,
@@ -185,6 +189,29 @@ impl Rules<'_, '_, '_> {
             }
         }
         devices
+    }
+
+    fn health_check(&mut self) -> Option<HealthCheck> {
+        let entry = self.view.entry(&key::HEALTH_CHECK)?;
+        let table = self.view.table(&key::HEALTH_CHECK);
+        let command = table.texts(&health_check::COMMAND);
+        if command.is_empty() {
+            self.report(
+                Diagnostic::error("a health check needs `command`")
+                    .at(entry.key_span)
+                    .hint("name a program of the guest and its arguments: [\"true\"]"),
+            );
+        }
+        let number = |key| table.integer(key).and_then(|number| u32::try_from(number).ok());
+        let seconds = |key| number(key).map(|seconds| Duration::from_secs(seconds.into()));
+        Some(HealthCheck {
+            command,
+            user: table.text(&health_check::USER),
+            interval: seconds(&health_check::INTERVAL)?,
+            timeout: seconds(&health_check::TIMEOUT)?,
+            retries: number(&health_check::RETRIES)?,
+            start_period: seconds(&health_check::START_PERIOD)?,
+        })
     }
 
     /// Combinations that contradict each other or do nothing.

@@ -100,6 +100,8 @@ keys! {
     AUTOSTART = "autostart": Kind::Bool, Bool(false);
     /// Whether it is started again after it ended.
     RESTART = "restart": Kind::Word(RestartPolicy::WORDS), Text("no");
+    /// A command that tells whether what the compartment is for works.
+    HEALTH_CHECK = "health-check": Kind::Table(&lists::HEALTH_CHECK), Unset("none is made");
     /// How much its engine logs.
     LOG_LEVEL = "log-level": Kind::Word(LogLevel::WORDS), Unset("as in `[engine.*]`");
     /// Appended to the engine's arguments, after those of `[engine.*]`.

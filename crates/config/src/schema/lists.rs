@@ -33,6 +33,13 @@ pub(crate) static VHOST_USER_NET: Section = section(
     "An interface whose other end is somebody else's switch.",
     vhost_user_net::KEYS,
 );
+pub(crate) static HEALTH_CHECK: Section = section(
+    "a health check",
+    "[compartment.NAME.health-check]",
+    "A command that is run in the guest again and again. Where `restart` is set, a compartment whose \
+     check fails is shut down and started anew.",
+    health_check::KEYS,
+);
 pub(crate) static SECRET: Section = section(
     "a secret",
     "[compartment.NAME.secrets.SECRET]",
@@ -168,5 +175,28 @@ pub(crate) mod secret {
         OWNER = "owner": text::<UserName>(), Text("root");
         /// Its permission bits in the guest, in octal.
         MODE = "mode": text::<FileMode>(), Text("0400");
+    }
+}
+
+pub(crate) mod health_check {
+    //! `health-check`
+    use crate::schema::Fallback::{Empty, Integer, Unset};
+    use crate::schema::{Kind, keys, text};
+    use crate::value::name::{Argument, UserName};
+
+    keys! {
+        /// Program and arguments, which must stand here or in a template. Ending with 0 means that all
+        /// is well.
+        COMMAND = "command": Kind::List(&text::<Argument>()), Empty;
+        /// Whom it runs as.
+        USER = "user": text::<UserName>(), Unset("the guest's `user`");
+        /// Seconds from the end of one check to the next.
+        INTERVAL = "interval": Kind::Integer { min: 1, max: 86_400 }, Integer(30);
+        /// Seconds after which a check that has not ended counts as failed.
+        TIMEOUT = "timeout": Kind::Integer { min: 1, max: 3600 }, Integer(10);
+        /// Checks that fail one after the other before the compartment counts as unhealthy.
+        RETRIES = "retries": Kind::Integer { min: 1, max: 100 }, Integer(3);
+        /// Seconds after the start in which failing checks do not count, until one has succeeded.
+        START_PERIOD = "start-period": Kind::Integer { min: 0, max: 3600 }, Integer(60);
     }
 }
