@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Run a command in a compartment, starting the compartment if it is down.
     Run(Run),
     /// Start a compartment.
-    Start(Names),
+    Start(Start),
     /// Shut a compartment down.
     Stop(Stop),
     /// Shut a compartment down and start it again.
@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Show and change the encrypted disks of compartments.
     #[command(subcommand)]
     Volume(Volume),
+    /// Write the secrets of compartments.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Keep and bring back states of a compartment's volumes.
     #[command(subcommand)]
     Snapshot(Snapshot),
@@ -120,6 +123,17 @@ pub(crate) struct Name {
 pub(crate) struct Names {
     /// Names of the compartments.
     #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// Arguments of `start`.
+#[derive(Args, Debug)]
+pub(crate) struct Start {
+    /// Every compartment with `autostart = true`.
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) autostart: bool,
+    /// Names of the compartments.
+    #[arg(required_unless_present = "autostart")]
     pub(crate) names: Vec<String>,
 }
 
@@ -301,6 +315,18 @@ pub(crate) enum Volume {
         file: PathBuf,
         /// COMPARTMENT/VOLUME, which must not be there yet.
         volume: String,
+    },
+}
+
+/// What to do with secrets. They are named COMPARTMENT/SECRET.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// List the declared secrets, and whether their files are there.
+    List(Json),
+    /// Write a secret's file: what is typed, or comes on standard input, encrypted with age.
+    Set {
+        /// COMPARTMENT/SECRET.
+        secret: String,
     },
 }
 

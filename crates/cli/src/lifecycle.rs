@@ -5,7 +5,7 @@ use std::time::Duration;
 use casemate_supervise::control::{self, Failure, Progress as State, Request};
 use casemate_supervise::prepare::{Target, World};
 
-use crate::arguments::Stop;
+use crate::arguments::{Start, Stop};
 use crate::connect::{Answer, Supervisor};
 use crate::failure::Problem;
 use crate::progress::Progress;
@@ -15,8 +15,13 @@ use crate::{console, event_loop, running, say_notes};
 const ATTEMPTS: u32 = 2;
 
 /// Starts compartments; the first that fails is reported after the others were tried.
-pub(crate) fn start(world: &World, names: &[String], verbose: bool) -> Result<u8, Problem> {
-    each(names, |name| {
+pub(crate) fn start(world: &World, arguments: &Start, verbose: bool) -> Result<u8, Problem> {
+    let autostart = || {
+        let all = world.settings().compartments.values();
+        all.filter(|one| one.autostart).map(|one| one.name.to_string()).collect()
+    };
+    let names = if arguments.autostart { autostart() } else { arguments.names.clone() };
+    each(&names, |name| {
         world.compartment(name)?;
         event_loop()?.block_on(start_one(world, name, verbose))
     })

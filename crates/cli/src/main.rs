@@ -19,6 +19,7 @@ mod passphrase;
 mod progress;
 mod run;
 mod running;
+mod secret;
 mod session;
 mod show;
 mod snapshot;
@@ -76,7 +77,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
     };
     match &arguments.command {
         Command::Run(run) => run::run(&world, run, verbose),
-        Command::Start(names) => lifecycle::start(&world, &names.names, verbose),
+        Command::Start(start) => lifecycle::start(&world, start, verbose),
         Command::Stop(stop) => lifecycle::stop(&world, stop),
         Command::Restart(names) => lifecycle::restart(&world, &names.names, verbose),
         Command::Pause(name) => lifecycle::execute(&world, &name.name, false),
@@ -89,6 +90,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Check(arguments) => show::check(&world, arguments),
         Command::Image(command) => image::image(&world, command),
         Command::Volume(command) => volume::volume(&world, command),
+        Command::Secret(command) => secret::secret(&world, command),
         Command::Snapshot(command) => snapshot::snapshot(&world, command),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 
+use casemate_supervise::secrets::IDENTITY;
 use casemate_supervise::volumes::{PassphraseNeeded, Passphrases};
 use casemate_volume::Secret;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -27,12 +28,16 @@ impl Asked {
     /// # Errors
     /// There is no terminal, it was wrong too often, or two that should be alike are not.
     pub(crate) fn ask(&mut self, name: &str, needed: &PassphraseNeeded) -> Result<(), Problem> {
-        let volume = format!("{name}/{}", needed.volume);
+        let volume = match needed.volume.as_str() {
+            IDENTITY => "the age identity".to_owned(),
+            volume => format!("{name}/{volume}"),
+        };
         if needed.wrong {
             self.wrong += 1;
             if self.wrong >= TRIES {
                 return Err(Problem::new(format!(
-                    "could not open the volume {volume}: the passphrase was wrong {TRIES} times"
+                    "could not open {}: the passphrase was wrong {TRIES} times",
+                    needed.what()
                 )));
             }
             eprintln!("That is not the passphrase of {volume}.");
@@ -56,16 +61,25 @@ impl Drop for Asked {
     }
 }
 
+/// Asks for a secret, twice.
+///
+/// # Errors
+/// There is no terminal, or the two are not alike.
+pub(crate) fn secret(name: &str) -> Result<String, Problem> {
+    let terminal = terminal(name)?;
+    let first = read(&terminal, &format!("New secret {name}: "))?;
+    if first != read(&terminal, "The same again: ")? {
+        return Err(Problem::new("the two secrets are not alike").hint("try again"));
+    }
+    Ok(first)
+}
+
 /// Asks for the passphrase of a volume; for a new one twice.
 ///
 /// # Errors
 /// There is no terminal, or the two are not alike.
 pub(crate) fn passphrase(volume: &str, new: bool) -> Result<String, Problem> {
-    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|error| {
-        Problem::new(format!("could not ask for the passphrase of {volume}: there is no terminal"))
-            .because(&error)
-            .hint(format!("run at a terminal: casemate start {}", compartment_of(volume)))
-    })?;
+    let terminal = terminal(&format!("the passphrase of {volume}"))?;
     if !new {
         return read(&terminal, &format!("Passphrase of {volume}: "));
     }
@@ -80,8 +94,12 @@ pub(crate) fn passphrase(volume: &str, new: bool) -> Result<String, Problem> {
     Ok(first)
 }
 
-fn compartment_of(volume: &str) -> &str {
-    volume.split('/').next().unwrap_or(volume)
+fn terminal(what: &str) -> Result<File, Problem> {
+    OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|error| {
+        Problem::new(format!("could not ask for {what}: there is no terminal"))
+            .because(&error)
+            .hint("run the command at a terminal")
+    })
 }
 
 /// Reads a line without showing it.

@@ -61,7 +61,7 @@ fn rows(world: &World, statuses: &[Status]) -> Vec<Row> {
     for (name, compartment) in &settings.compartments {
         let status = statuses.iter().find(|status| status.name == name.as_str());
         let (state, reason) = match status {
-            Some(status) => (status.state.clone(), None),
+            Some(status) => (status.state.clone(), reason(status)),
             None => last_state(world, name),
         };
         rows.push(Row {
@@ -101,6 +101,15 @@ fn rows(world: &World, statuses: &[Status]) -> Vec<Row> {
         });
     }
     rows
+}
+
+/// Why a compartment that somebody keeps is not as it should be.
+fn reason(status: &Status) -> Option<String> {
+    match (status.state.as_str(), status.health.as_deref()) {
+        ("waiting", _) => status.last_end.clone(),
+        (_, Some("unhealthy")) => Some("unhealthy".into()),
+        _ => None,
+    }
 }
 
 fn last_run(world: &World, name: &str) -> Option<LastRun> {
@@ -183,6 +192,12 @@ pub(crate) fn status(world: &World, arguments: &NameJson) -> Result<u8, Problem>
     for session in &status.sessions {
         let kind = if session.detached { ", detached" } else { "" };
         outln!("    {:>4}  {} ({} s{kind})", session.session, session.command, session.age);
+    }
+    if let Some(health) = &status.health {
+        outln!("  health      {health}");
+    }
+    if let Some(last_end) = &status.last_end {
+        outln!("  restarts    {}; the last one because {last_end}", status.restarts);
     }
     if let Some(failed) = failed.filter(|failed| !failed.is_empty()) {
         outln!("  failed      {}", failed.join(", "));

@@ -1,10 +1,13 @@
 //! `casemate units`: systemd units, so that connecting to a compartment starts it.
 //!
 //! One pair of template units serves all compartments: `casemate@.socket` holds the control socket
-//! while nothing runs, `casemate@.service` is the supervisor it starts.
+//! while nothing runs, `casemate@.service` is the supervisor it starts. A supervisor starts its
+//! compartment again by itself; what systemd does beside it is start a supervisor that was killed.
+//! `casemate-verify.timer` has every image checked once a week.
 
 use std::path::Path;
 
+use casemate_config::RestartPolicy;
 use casemate_host::facts::{self, Sources};
 use casemate_supervise::prepare::World;
 
@@ -12,7 +15,12 @@ use crate::failure::Problem;
 
 /// `casemate units`.
 pub(crate) fn units(world: &World, output: Option<&Path>) -> Result<u8, Problem> {
-    let units = [("casemate@.socket", socket(world)), ("casemate@.service", service(world)?)];
+    let units = [
+        ("casemate@.socket", socket(world)),
+        ("casemate@.service", service(world)?),
+        ("casemate-verify.service", verification(world)?),
+        ("casemate-verify.timer", TIMER.to_owned()),
+    ];
     let Some(directory) = output else {
         for (name, text) in units {
             outln!("# {name}\n{text}");
@@ -22,9 +30,13 @@ pub(crate) fn units(world: &World, output: Option<&Path>) -> Result<u8, Problem>
     std::fs::create_dir_all(directory)?;
     for (name, text) in units {
         let path = directory.join(name);
-        std::fs::write(&path, text).map_err(|error| {
-            Problem::new(format!("could not write {}", path.display())).because(&error)
-        })?;
+        write(&path, &text)?;
+        outln!("{}", path.display());
+    }
+    for (name, text) in drop_ins(world) {
+        let path = directory.join(format!("casemate@{name}.service.d/restart.conf"));
+        std::fs::create_dir_all(path.parent().unwrap_or(directory))?;
+        write(&path, &text)?;
         outln!("{}", path.display());
     }
     let autostart: Vec<String> = world
@@ -35,10 +47,73 @@ pub(crate) fn units(world: &World, output: Option<&Path>) -> Result<u8, Problem>
         .map(|compartment| format!("casemate@{}.service", compartment.name))
         .collect();
     let scope = if world.places.is_system() { "" } else { "--user " };
+    eprintln!(
+        "hint: to have the images checked every week, run: systemctl {scope}enable --now \
+         casemate-verify.timer"
+    );
     if !autostart.is_empty() {
         eprintln!("hint: for `autostart`, run: systemctl {scope}enable {}", autostart.join(" "));
     }
     Ok(0)
+}
+
+const TIMER: &str = "[Unit]\n\
+     Description=Check of the images of compartments\n\
+     \n\
+     [Timer]\n\
+     OnCalendar=weekly\n\
+     RandomizedDelaySec=1h\n\
+     Persistent=true\n\
+     \n\
+     [Install]\n\
+     WantedBy=timers.target\n";
+
+/// Reads every byte of every image, with the least claim on disk and processor.
+fn verification(world: &World) -> Result<String, Problem> {
+    Ok(format!(
+        "[Unit]\n\
+         Description=Check of the images of compartments\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={}{} image verify\n\
+         Nice=19\n\
+         IOSchedulingClass=idle\n",
+        quoted(&std::env::current_exe()?),
+        config(world)?,
+    ))
+}
+
+/// A file for each compartment that is to come back: its supervisor is started again when it was
+/// killed. Whatever else happens to the compartment, the supervisor mends itself.
+fn drop_ins(world: &World) -> Vec<(String, String)> {
+    let compartments = world.settings().compartments.values();
+    compartments
+        .filter(|compartment| compartment.restart != RestartPolicy::No)
+        .map(|compartment| {
+            let text = "[Unit]\n\
+                StartLimitIntervalSec=0\n\
+                \n\
+                [Service]\n\
+                Restart=on-abnormal\n\
+                RestartSec=1\n";
+            (compartment.name.to_string(), text.to_owned())
+        })
+        .collect()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Problem> {
+    std::fs::write(path, text).map_err(|error| {
+        Problem::new(format!("could not write {}", path.display())).because(&error)
+    })
+}
+
+/// ` --config FILE`, where the user named one.
+fn config(world: &World) -> Result<String, Problem> {
+    Ok(match &world.named {
+        Some(path) => format!(" --config {}", quoted(&std::path::absolute(path)?)),
+        None => String::new(),
+    })
 }
 
 fn socket(world: &World) -> String {
@@ -61,10 +136,7 @@ fn socket(world: &World) -> String {
 
 fn service(world: &World) -> Result<String, Problem> {
     let program = facts::own_programs(&Sources::current(&world.places)).supervisor;
-    let config = match &world.named {
-        Some(path) => format!(" --config {}", quoted(&std::path::absolute(path)?)),
-        None => String::new(),
-    };
+    let config = config(world)?;
     let target = if world.places.is_system() { "multi-user.target" } else { "default.target" };
     Ok(format!(
         "[Unit]\n\

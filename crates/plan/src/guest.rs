@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use casemate_config::{Compartment, FileContent, GuestInit};
-use casemate_wire::{Boot, Init, Key, RootDisk, User, VolumeMount, WriteFile};
+use casemate_wire::{Boot, Init, Key, RootDisk, User, VolumeMount, WriteFile, WriteSecret};
 
 use crate::{ImageParts, Instance, VolumeParts};
 
@@ -90,7 +90,20 @@ pub(crate) fn boot(
             .iter()
             .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
             .collect(),
+        secrets: if instance.fresh { vec![] } else { secrets(compartment) },
     }
+}
+
+/// The secrets to write; what they are is filled in at the time. A fresh disposable, in which
+/// anything may be opened, is told none.
+fn secrets(compartment: &Compartment) -> Vec<WriteSecret> {
+    let secrets = compartment.secrets.iter().map(|(name, secret)| WriteSecret {
+        name: name.as_str().into(),
+        content: Key::new(&[]),
+        mode: secret.mode.bits(),
+        owner: secret.owner.as_str().into(),
+    });
+    secrets.collect()
 }
 
 /// The image's root file system, verified and below an overlay; or the user's own disk, whose file

@@ -46,6 +46,13 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
     for file in &guest.files {
         writeln!(out, "  file          {} mode {:o}", file.path, file.mode)?;
     }
+    for secret in &guest.secrets {
+        writeln!(
+            out,
+            "  secret        /run/secrets/{} mode {:o} of {}",
+            secret.name, secret.mode, secret.owner
+        )?;
+    }
     for (name, value) in &guest.sysctls {
         writeln!(out, "  sysctl        {name} = {value}")?;
     }

@@ -15,7 +15,7 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 16] = [
+    let table: [(bool, &str); 15] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
@@ -27,7 +27,6 @@ pub(crate) fn features(
         (matches!(c.gpu, Gpu::Model(_)), "`gpu` (accelerated graphics)"),
         (c.sound != Sound::Off, "`sound`"),
         (!c.pci_devices.is_empty(), "`pci-devices` (passthrough)"),
-        (!c.secrets.is_empty(), "`secrets`"),
         (c.log_level.is_some() || engine.log_level.is_some(), "`log-level`"),
         (g.users.iter().any(|user| user.password_less), "`password-less` of a guest user"),
         (g.hardening != Hardening::None, "`guest.hardening`"),

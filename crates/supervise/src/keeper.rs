@@ -99,6 +99,7 @@ pub fn keep(start: Start) -> ExitCode {
     // Away from the terminal of whoever started it. It fails only for a group leader, as one
     // started by hand or by systemd is, and those need no other session.
     let _ = nix::unistd::setsid();
+    forbid_core_dumps();
     let activated = activated_socket();
     close_inherited(activated.as_ref());
     // A copy for the case that nobody else will answer whoever connects.
@@ -234,6 +235,7 @@ fn serve(
         log_directory: prepared.log_directory,
         users: prepared.users,
         volumes: prepared.volumes,
+        secrets: prepared.secrets,
     };
     let ending = tokio::task::LocalSet::new().block_on(&event_loop, async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -363,6 +365,15 @@ fn keep_last_run(world: &World, name: &str, last: LastRun) {
         .and_then(|()| durable::store(&path, &last).map_err(|error| chain(&error)));
     if let Err(error) = kept {
         tracing::warn!("could not keep how it ended: {error}");
+    }
+}
+
+/// Keys and secrets of the compartment are in this process: with a limit of 1 the kernel neither
+/// writes a core dump nor pipes one to a handler (core(5), fs/coredump.c).
+fn forbid_core_dumps() {
+    use nix::sys::resource::{Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 1, 1) {
+        tracing::debug!("core dumps are as they were: {error}");
     }
 }
 

@@ -25,6 +25,7 @@ pub mod logs;
 mod monitor;
 pub mod prepare;
 mod runtime;
+pub mod secrets;
 mod serve;
 pub mod volumes;
 

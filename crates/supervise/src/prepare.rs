@@ -28,6 +28,7 @@ pub use error::PrepareError;
 
 use crate::configuration;
 use crate::disks;
+use crate::secrets::OpenSecret;
 use crate::volumes::{OpenVolume, Passphrases};
 
 /// What an image of Debian packages needs for systemd to be its process 1.
@@ -106,6 +107,8 @@ pub struct Prepared {
     pub log_directory: PathBuf,
     /// Its volumes, taken until they are dropped; none when only a plan was asked for.
     pub(crate) volumes: Vec<OpenVolume>,
+    /// Its secrets; none when only a plan was asked for.
+    pub(crate) secrets: Vec<OpenSecret>,
     /// User ids that may use the control socket besides the owner.
     pub users: Vec<u32>,
 }
@@ -355,6 +358,10 @@ impl World {
             }
         };
         let log_directory = self.log_directory(target)?;
+        let secrets = match (target, purpose) {
+            (Target::Declared(_), Purpose::Start) => self.open_secrets(compartment, passphrases)?,
+            _ => vec![],
+        };
         // A fresh disposable has nothing that lasts.
         let (volumes, volume_parts) = match (target, purpose) {
             (Target::Fresh { .. }, _) => (vec![], vec![]),
@@ -392,6 +399,7 @@ impl World {
             image_name,
             log_directory,
             volumes,
+            secrets,
             users: users.collect(),
             facts,
         })

@@ -25,6 +25,7 @@ use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
+use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
 use crate::volumes::OpenVolume;
 
@@ -52,6 +53,8 @@ pub(crate) struct Assignment {
     pub(crate) log_directory: PathBuf,
     /// Its volumes, kept from others for as long as this lives.
     pub(crate) volumes: Vec<OpenVolume>,
+    /// Its secrets, in the order of their names, as in the plan.
+    pub(crate) secrets: Vec<OpenSecret>,
     /// Users besides the owner who may use the control socket.
     pub(crate) users: Vec<u32>,
 }
@@ -480,6 +483,10 @@ impl Runtime<'_> {
             mount.key = Key::new(volume.key.bytes());
             // Formatted once, though the guest is set up again.
             mount.blank = volume.locked.is_blank();
+        }
+        for (write, secret) in boot.secrets.iter_mut().zip(&self.assignment.secrets) {
+            debug_assert_eq!(write.name, secret.name.as_str());
+            write.content = Key::new(secret.content.bytes());
         }
         self.order(Order::Boot(boot), None);
     }

@@ -13,6 +13,7 @@ use casemate_volume::{
 use serde::{Deserialize, Serialize};
 
 use crate::prepare::{PrepareError, World};
+use crate::secrets::IDENTITY;
 
 /// Passphrases that the user typed, by volume. Read from the standard input of a supervisor that
 /// somebody starts, as one line of JSON.
@@ -24,6 +25,11 @@ impl Passphrases {
     /// Remembers what was typed for a volume.
     pub fn set(&mut self, volume: &str, passphrase: String) {
         self.0.insert(volume.into(), passphrase);
+    }
+
+    /// What was typed for a volume.
+    pub(crate) fn of(&self, volume: &str) -> Option<Secret> {
+        self.0.get(volume).map(|text| Secret::copied(text.as_bytes()))
     }
 
     /// Forgets all of them.
@@ -45,12 +51,22 @@ impl std::fmt::Debug for Passphrases {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PassphraseNeeded {
-    /// For this volume.
+    /// For this volume, or [`IDENTITY`].
     pub volume: String,
     /// The volume is new: the passphrase is chosen now.
     pub new: bool,
     /// The last one was wrong.
     pub wrong: bool,
+}
+
+impl PassphraseNeeded {
+    /// What it opens, for a person.
+    pub fn what(&self) -> String {
+        match self.volume.as_str() {
+            IDENTITY => "the age identity".into(),
+            volume => format!("the volume `{volume}`"),
+        }
+    }
 }
 
 /// A volume of a start, taken until it is dropped.
@@ -96,8 +112,7 @@ impl World {
             let _ = DirBuilder::new().recursive(true).mode(0o755).create(folder);
         }
         let open = |volume: &Volume| {
-            let typed = passphrases.0.get(volume.name.as_str());
-            let secret = typed.map(|text| Secret::copied(text.as_bytes()));
+            let secret = passphrases.of(volume.name.as_str());
             let unlock = Unlock { passphrase: secret.as_ref(), identity: &identity };
             open(&volumes, &compartment.name, volume, &unlock)
         };

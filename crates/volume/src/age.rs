@@ -1,4 +1,4 @@
-//! Keys in files encrypted with age, and the identities that open them.
+//! Files encrypted with age, keys of volumes among them, and the identities that open them.
 //!
 //! The `age` program does it. The key goes through pipes; the passphrase of an identity that has
 //! one is typed on a terminal of the program's own, since it takes it nowhere else.
@@ -8,11 +8,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::key::{KeyError, Unlock, files};
 use crate::secret::{RANDOM_LENGTH, Secret};
 use crate::tool::{AGE, AGE_KEYGEN, ToolError};
+
+/// Bytes of the longest secret that [`encrypt`] takes.
+pub const MOST_SECRET: usize = crate::tool::INPUT;
 
 /// Bytes of the largest file with an identity that is looked at.
 const MOST_IDENTITY: u64 = 64 << 10;
@@ -62,23 +66,43 @@ pub(crate) fn make(path: &Path, unlock: &Unlock<'_>) -> Result<(), KeyError> {
     if path.try_exists().map_err(files("look at", path))? {
         return Ok(());
     }
-    make_identity(unlock.identity)?;
     let key = Secret::random().map_err(files("make a key for", path))?;
-    let kept = identity(unlock.identity).map_err(files("read", unlock.identity))?;
-    let encrypted = if kept == Some(Identity::Protected) {
-        let identity = opened(unlock)?;
-        let recipient = AGE_KEYGEN.run(["-y"], identity.bytes())?;
-        let recipient = String::from_utf8_lossy(recipient.bytes()).into_owned();
-        AGE.run(["--encrypt", "--recipient", recipient.trim()], key.bytes())?
-    } else {
-        let to = unlock.identity.as_os_str();
-        AGE.run(["--encrypt".as_ref(), "--identity".as_ref(), to], key.bytes())?
-    };
-    put(path, encrypted.bytes())
+    put(path, encrypt(&key, unlock)?.bytes())
 }
 
 /// The key in this file.
 pub(crate) fn open(path: &Path, unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
+    let key = decrypt(path, unlock)?;
+    if !(RANDOM_LENGTH..=MOST_KEY).contains(&key.bytes().len()) {
+        return Err(KeyError::BadLength(path.into()));
+    }
+    Ok(key)
+}
+
+/// What a file would hold that is encrypted to the identity of `unlock`, which is made if there is
+/// none.
+///
+/// # Errors
+/// [`KeyError`]: the identity needs a passphrase, or cannot be had; or age does not do it.
+pub fn encrypt(secret: &Secret, unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
+    make_identity(unlock.identity)?;
+    let kept = identity(unlock.identity).map_err(files("read", unlock.identity))?;
+    if kept == Some(Identity::Protected) {
+        let identity = opened(unlock)?;
+        let recipient = AGE_KEYGEN.run(["-y"], identity.bytes())?;
+        let recipient = String::from_utf8_lossy(recipient.bytes()).into_owned();
+        return Ok(AGE.run(["--encrypt", "--recipient", recipient.trim()], secret.bytes())?);
+    }
+    let to = unlock.identity.as_os_str();
+    Ok(AGE.run(["--encrypt".as_ref(), "--identity".as_ref(), to], secret.bytes())?)
+}
+
+/// What this file holds, which is encrypted to the identity of `unlock`.
+///
+/// # Errors
+/// [`KeyError`]: there is no identity, it needs a passphrase or is not the right one; or age does
+/// not do it.
+pub fn decrypt(path: &Path, unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
     let kept = match identity(unlock.identity).map_err(files("read", unlock.identity))? {
         None => return Err(KeyError::NoIdentity(unlock.identity.into())),
         Some(kept) => kept,
@@ -91,16 +115,12 @@ pub(crate) fn open(path: &Path, unlock: &Unlock<'_>) -> Result<Secret, KeyError>
         let arguments = ["--decrypt".as_ref(), "--identity".as_ref(), unlock.identity.as_os_str()];
         AGE.run(arguments.into_iter().chain([path.as_os_str()]), b"")
     };
-    let key = decrypted.map_err(|error| match error {
+    decrypted.map_err(|error| match error {
         error if error.says("no identity matched") => {
             KeyError::WrongIdentity { path: path.into(), identity: unlock.identity.into() }
         }
         other => other.into(),
-    })?;
-    if !(RANDOM_LENGTH..=MOST_KEY).contains(&key.bytes().len()) {
-        return Err(KeyError::BadLength(path.into()));
-    }
-    Ok(key)
+    })
 }
 
 /// The text of an identity that is protected by a passphrase.
@@ -119,8 +139,31 @@ fn opened(unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
     })
 }
 
-/// Writes a file that is not there yet, mode 0600, as a whole; one that appears meanwhile stays.
+/// Writes a secret to this file, encrypted to the identity of `unlock`, in place of what is there.
+///
+/// # Errors
+/// [`KeyError`], as [`encrypt`]; or the file cannot be written, and is what it was.
+pub fn write(path: &Path, secret: &Secret, unlock: &Unlock<'_>) -> Result<(), KeyError> {
+    let encrypted = encrypt(secret, unlock)?;
+    aside(path, encrypted.bytes(), |aside| {
+        aside.persist(path).map(drop).map_err(|error| error.error)
+    })
+}
+
+/// Writes a file that is not there yet, as a whole; one that appears meanwhile stays.
 fn put(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    aside(path, content, |aside| match aside.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+        _ => Ok(()),
+    })
+}
+
+/// Writes a file, mode 0600, beside where it is to be, and has it put there when it is on the disk.
+fn aside(
+    path: &Path,
+    content: &[u8],
+    place: impl FnOnce(NamedTempFile) -> io::Result<()>,
+) -> Result<(), KeyError> {
     let write = || -> io::Result<()> {
         let directory = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -130,12 +173,7 @@ fn put(path: &Path, content: &[u8]) -> Result<(), KeyError> {
             .tempfile_in(directory)?;
         aside.write_all(content)?;
         aside.as_file().sync_all()?;
-        match aside.persist_noclobber(path) {
-            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error.error);
-            }
-            _ => {}
-        }
+        place(aside)?;
         File::open(directory)?.sync_all()
     };
     write().map_err(files("write", path))

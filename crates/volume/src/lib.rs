@@ -16,7 +16,7 @@
 //! **Invariant:** no secret is an argument of a program or, unencrypted, in a file; no program
 //! opens a layer whose header has not been checked here.
 
-mod age;
+pub mod age;
 mod archive;
 mod confine;
 mod error;

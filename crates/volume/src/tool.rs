@@ -25,7 +25,7 @@ const OUTPUT: usize = 64 << 10;
 /// Bytes kept of what a program says on standard error.
 const LOG: usize = 4 << 10;
 /// Bytes given on standard input at once: what a pipe holds without anybody reading, pipe(7).
-const INPUT: usize = 16 << 10;
+pub(crate) const INPUT: usize = 16 << 10;
 
 /// A program and the Debian package that has it.
 #[derive(Debug, Clone, Copy)]

@@ -115,6 +115,8 @@ pub struct Boot {
     pub environment: Vec<(String, String)>,
     /// Account of the shell on the serial console; none when there shall be no shell.
     pub console_user: Option<String>,
+    /// Files in a tmpfs of their own, `/run/secrets`, and, with systemd, its credentials.
+    pub secrets: Vec<WriteSecret>,
 }
 
 /// The disk with the root file system.
@@ -169,13 +171,13 @@ pub struct VolumeMount {
     pub key: Key,
 }
 
-/// A key. It is not shown in any text.
+/// A key or another secret. It is not shown in any text.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// 64 bytes for `aes-xts-plain64`; none in a plan that is not carried out.
+    /// For a volume the 64 bytes of `aes-xts-plain64`; none in a plan that is not carried out.
     pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
     }
@@ -223,6 +225,19 @@ pub struct WriteFile {
     pub path: String,
     /// Content.
     pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's login name.
+    pub owner: String,
+}
+
+/// A secret the host wants in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteSecret {
+    /// Name of its file: no `/`, not hidden.
+    pub name: String,
+    /// Content; none in a plan that is not carried out.
+    pub content: Key,
     /// Permission bits.
     pub mode: u32,
     /// Owner's login name.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use casemate_wire::{
     Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, RootDisk, TerminalSize,
-    User, Verity, VolumeMount, WriteFile, decode, encode, preamble, push_frame,
+    User, Verity, VolumeMount, WriteFile, WriteSecret, decode, encode, preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -79,6 +79,12 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         timezone: Some("UTC".into()),
         environment: vec![("A".into(), "b".into())],
         console_user: None,
+        secrets: vec![WriteSecret {
+            name: "db-password".into(),
+            content: Key::new(b"not shown"),
+            mode: 0o400,
+            owner: "root".into(),
+        }],
     };
     let session = OpenSession {
         argv: vec![b"ls".to_vec(), vec![0xff]],

@@ -11,6 +11,7 @@
 //!   identity   names, sysctls, time zone
 //!   users      accounts and homes
 //!   files      what the host wants written
+//!   secrets    a tmpfs with what only the guest shall read
 //! ```
 //!
 //! Only a new or grown volume runs programs (of the image, which is verified), and nothing waits longer than a stated bound. The image is
@@ -23,6 +24,7 @@ pub(crate) mod modules;
 pub(crate) mod mounts;
 mod random;
 mod root;
+mod secrets;
 mod units;
 mod users;
 mod volumes;
@@ -175,6 +177,7 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
     }
     volumes::give(&fresh, &boot.default_user)?;
     files::write(&boot.files)?;
+    secrets::write(&boot.secrets, boot.init)?;
     match boot.init {
         Init::Agent => Ok(()),
         Init::Systemd => units::enable(&boot.units),

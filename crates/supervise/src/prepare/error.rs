@@ -12,6 +12,7 @@ use casemate_volume::VolumeError;
 use super::LONGEST_FILE;
 use crate::configuration::ConfigurationError;
 use crate::disks::DiskError;
+use crate::secrets::SecretError;
 use crate::volumes::PassphraseNeeded;
 
 /// Why a compartment cannot be prepared.
@@ -93,11 +94,14 @@ pub enum PrepareError {
     #[error("the image `{0}` is not built")]
     NoImage(String),
     /// A volume cannot be opened without somebody typing.
-    #[error("could not open the volume `{}` without {} passphrase", .0.volume, if .0.wrong { "the right" } else { "its" })]
+    #[error("could not open {} without {} passphrase", .0.what(), if .0.wrong { "the right" } else { "its" })]
     Passphrase(PassphraseNeeded),
     /// A volume.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A file for the guest cannot be read.
     #[error("could not read {} for `guest.files`", path.display())]
     GuestFile {
@@ -136,6 +140,7 @@ impl PrepareError {
             Self::GuestFile { .. } => {
                 Some(format!("correct its `source`; at most {} KiB each", LONGEST_FILE / 1024))
             }
+            Self::Secret(error) => Some(error.hint()),
             Self::Disk(error) => Some(error.hint().into()),
             Self::NoPrograms { .. } => {
                 Some("leave `programs` out, or use an image with source = \"debian\"".into())
