@@ -1,38 +1,170 @@
-//! Compartments that run services: they come back by themselves, and are asked how they are.
+//! Compartments that run services: they come back by themselves, are asked how they are, and know
+//! secrets.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
-use systemtest::processes::kill_now;
-use systemtest::{BOOT, SHORT, World, here, until};
+use systemtest::{BOOT, SHORT, World, has, here, until};
 
 /// Waits for a status that satisfies a condition.
+#[track_caller]
 fn await_status(world: &World, what: &str, good: impl Fn(&Value) -> bool) -> Value {
     until(what, BOOT, || Some(world.status(world.name())).filter(|status| good(status)))
 }
 
 fn kill_machine(world: &World) {
-    let crew = world.crew(world.name());
-    let machine = crew.iter().find(|process| process.name.starts_with("qemu")).expect("it runs");
-    kill_now(machine.pid);
+    kill(Pid::from_raw(world.member("qemu").pid), Signal::SIGKILL).expect("it runs");
+}
+
+fn runs_again(restarts: u64) -> impl Fn(&Value) -> bool {
+    move |status| status["restarts"] == restarts && status["state"] == "running"
 }
 
 #[test]
-fn compartment_that_failed_is_started_again_with_its_volume() {
+fn compartment_that_failed_is_started_again_until_it_is_stopped() {
+    let world = World::new(here!(), "restart = \"on-failure\"");
+    world.start();
+    for restarts in 1..=2 {
+        kill_machine(&world);
+        let status = await_status(&world, "the next start", runs_again(restarts));
+        assert!(status["lastEnd"].as_str().is_some_and(|why| why.contains("signal 9")), "{status}");
+        assert_eq!(world.run(["echo", "back"]).done().ok().text(), "back");
+    }
+    let crew = world.crew(world.name());
+    world.casemate(["stop", world.name()]).within(SHORT).done().ok();
+    world.assert_gone_with(world.name(), &crew);
+    assert_eq!(world.state(world.name()), "stopped");
+}
+
+#[test]
+fn command_given_while_a_compartment_waits_to_be_started_again_runs() {
+    let world = World::new(here!(), "restart = \"on-failure\"");
+    world.start();
+    // The fourth wait is one of 8 s, which nobody has to wait for.
+    for restarts in 1..=3 {
+        kill_machine(&world);
+        await_status(&world, "the next start", runs_again(restarts));
+    }
+    kill_machine(&world);
+    await_status(&world, "the end", |status| status["state"] == "waiting");
+    let listed = world.casemate(["list"]).done().ok();
+    assert!(listed.text().contains("signal 9"), "{listed}");
+    assert_eq!(world.run(["echo", "at once"]).done().ok().text(), "at once");
+}
+
+#[test]
+fn guest_that_shuts_itself_down_is_started_again_only_when_that_is_wanted() {
+    let world = World::new(here!(), "");
+    world.configure(&format!(
+        "[compartment.{}]\nmemory = 256\ncpus = 1\nrestart = \"always\"\n",
+        world.name()
+    ));
+    world.start();
+    drop(world.run_with(["--root"], ["kill", "-TERM", "1"]).within(SHORT).done());
+    let status = await_status(&world, "the next start", runs_again(1));
+    assert!(status["lastEnd"].as_str().is_some_and(|why| why.contains("shut")), "{status}");
+    let world = World::new(here!(), "restart = \"on-failure\"");
+    world.start();
+    drop(world.run_with(["--root"], ["kill", "-TERM", "1"]).within(SHORT).done());
+    until("its end", BOOT, || (world.state(world.name()) == "stopped").then_some(()));
+}
+
+#[test]
+fn compartment_whose_check_fails_is_started_anew() {
     let settings = r#"
         restart = "on-failure"
-        volumes = [{ name = "data", size = "64MiB", mount-point = "/data", key = "KEY" }]
+        health-check.command = ["test", "!", "-e", "/tmp/sick"]
+        health-check.interval = 1
+        health-check.retries = 2
     "#;
-    let world = World::new(here!(), "");
-    let key = world.age_key();
-    let world = world.with_settings(&settings.replace("\"KEY\"", &key));
-    world.run(["sh", "-c", "echo kept > /data/file; sync"]).done().ok();
-    kill_machine(&world);
+    let world = World::new(here!(), settings);
+    world.start();
+    await_status(&world, "a good check", |status| status["health"] == "healthy");
+    assert!(world.status(world.name())["sessions"].as_array().is_some_and(Vec::is_empty));
+    world.run(["touch", "/tmp/sick"]).done().ok();
     let status = await_status(&world, "the next start", |status| {
-        status["restarts"] == 1 && status["state"] == "running"
+        status["restarts"] == 1 && status["health"] == "healthy"
     });
-    assert!(status["lastEnd"].as_str().is_some_and(|why| why.contains("signal 9")), "{status}");
-    assert_eq!(world.run(["cat", "/data/file"]).done().ok().text(), "kept");
-    world.casemate(["stop", world.name()]).done().ok();
+    let why = status["lastEnd"].as_str().unwrap_or_default();
+    assert_eq!(why, "its health check ended with code 1, 2 times in a row", "{status}");
+}
+
+#[test]
+fn unhealthy_compartment_that_is_not_to_be_restarted_is_told() {
+    let settings = r#"
+        health-check.command = ["sleep", "1000"]
+        health-check.interval = 1
+        health-check.timeout = 1
+        health-check.retries = 1
+        health-check.start-period = 0
+    "#;
+    let world = World::new(here!(), settings);
+    world.start();
+    await_status(&world, "a bad check", |status| status["health"] == "unhealthy");
+    let listed = world.casemate(["list"]).done().ok();
+    assert!(listed.text().contains("unhealthy"), "{listed}");
+    // The checks given up are not left running.
+    std::thread::sleep(Duration::from_secs(3));
+    let count = world.shell("grep -lz 1000 /proc/[0-9]*/cmdline | wc -l").done().ok().text();
+    assert!(count.trim().parse::<u32>().is_ok_and(|count| count <= 3), "{count} are running");
+}
+
+#[test]
+fn compartments_that_start_by_themselves_are_started_together() {
+    let world = World::with(here!(), &[("auto", "autostart = true"), ("other", "")]);
+    world.casemate(["start", "--autostart"]).within(BOOT).done().ok();
+    assert_eq!(world.state(world.named("auto")), "running");
+    assert_eq!(world.state(world.named("other")), "stopped");
+}
+
+/// A world with a secret for the user and one for root, both written.
+fn secret_world(test: &'static str) -> Option<World> {
+    if !has(test, "age") {
+        return None;
+    }
+    let world = World::new(test, "");
+    let file = |name: &str| world.path(name).display().to_string();
+    world.configure_more(&format!(
+        "[compartment.{0}.secrets]\nown = {{ file = {1:?}, owner = \"user\" }}\n\
+         roots = {{ file = {2:?} }}\n",
+        world.name(),
+        file("own.age"),
+        file("roots.age")
+    ));
+    Some(world)
+}
+
+#[test]
+fn secrets_are_there_for_their_owners_and_nowhere_else() {
+    let Some(world) = secret_world(here!()) else { return };
+    let name = |secret: &str| format!("{}/{secret}", world.name());
+    let done = world.run(["true"]).done().exits(125);
+    done.says("could not open the secret").says("casemate secret set");
+    let word = "a-word-nobody-else-says";
+    world.casemate(["secret", "set", &name("own")]).input(word).done().ok();
+    world.casemate(["secret", "set", &name("roots")]).input("only root").done().ok();
+    assert_eq!(world.run(["cat", "/run/secrets/own"]).done().ok().text(), word);
+    world.run(["cat", "/run/secrets/roots"]).done().exits(1);
+    world.run(["ls", "/run/secrets"]).done().exits(2);
+    let done = world.run_with(["--root"], ["stat", "-c", "%U %a", "/run/secrets/own"]).done().ok();
+    assert_eq!(done.text(), "user 400");
+    for place in [world.path("own.age"), world.logs(world.name()), world.runtime()] {
+        let done = world.call("grep").args(["-r", "--devices=skip", word]).arg(&place).done();
+        assert_eq!(done.code, Some(1), "{}: {done}", place.display());
+    }
+    let plan = world.casemate(["plan", "--json", world.name()]).done().ok();
+    assert!(!plan.text().contains(word));
+}
+
+#[test]
+fn secret_that_cannot_be_decrypted_stops_the_start() {
+    let Some(world) = secret_world(here!()) else { return };
+    for secret in ["own.age", "roots.age"] {
+        std::fs::write(world.path(secret), "age-encryption.org/v1\nnonsense").expect("written");
+    }
+    let done = world.run(["true"]).done().exits(125);
+    done.says("could not open the secret `own`").says("hint:");
     world.assert_gone(world.name());
 }
