@@ -1,6 +1,7 @@
 //! Images: what was altered is never run and never read as if it were good; archives, generations
 //! and collecting.
 
+use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -62,14 +63,18 @@ impl OwnImage {
 
 impl Drop for OwnImage {
     fn drop(&mut self) {
-        // The store is the machine's: what this test brought goes, whatever became of it.
-        let _ = self.world.casemate(["stop", "--force", &self.name]).within(SHORT).done();
-        let store = self.directory.parent().and_then(Path::parent).expect("images are in a store");
-        for file in [format!("{}.json", self.name), format!("{}.lock", self.name)] {
-            let _ = fs::remove_file(store.join("names").join(file));
-        }
-        let _ = fs::remove_dir_all(&self.directory);
+        forget(&self.world, &self.name, &self.directory);
     }
+}
+
+/// The store is the machine's: what a test brought goes, whatever became of it.
+fn forget(world: &World, name: &str, directory: &Path) {
+    let _ = world.casemate(["stop", "--force", name]).within(SHORT).done();
+    let store = directory.parent().and_then(Path::parent).expect("images are in a store");
+    for file in [format!("{name}.json"), format!("{name}.lock")] {
+        let _ = fs::remove_file(store.join("names").join(file));
+    }
+    let _ = fs::remove_dir_all(directory);
 }
 
 /// Turns one bit over.
@@ -164,4 +169,146 @@ fn image_that_runs_is_not_collected() {
         dry.text().contains(&format!("image {short} would be removed")).then_some(())
     });
     fs::write(&record, text).expect("written");
+}
+
+/// A store as Nix has it, with a system, and a `nix-store` that knows what the system refers to.
+struct NixStore {
+    world: World,
+    folder: PathBuf,
+    built: RefCell<Vec<PathBuf>>,
+}
+
+impl Drop for NixStore {
+    fn drop(&mut self) {
+        for image in self.built.borrow().iter() {
+            forget(&self.world, self.world.name(), image);
+        }
+    }
+}
+
+impl NixStore {
+    fn new(test: &'static str) -> Self {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let world = World::new(test, "");
+        let shown = world.casemate(["image", "show", "debian", "--json"]).done().ok().json();
+        let debian = PathBuf::from(shown["directory"].as_str().expect("a directory"));
+        let manifest = fs::read_to_string(debian.join("manifest.json")).expect("read");
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+        let release = manifest["kernel_release"].as_str().expect("a release");
+        let folder = world.path("store");
+        let (system, linux, tree) =
+            (folder.join("a-nixos-system"), folder.join("b-linux"), folder.join("c-modules"));
+        let modules = format!("lib/modules/{release}");
+        for folder in [&system, &linux, &tree.join(&modules), &linux.join(&modules)] {
+            fs::create_dir_all(folder).expect("made");
+        }
+        fs::copy(debian.join("bzImage"), linux.join("bzImage")).expect("copied");
+        // The modules are links into another path, as NixOS has them.
+        let kernel = linux.join(&modules).join("kernel");
+        fs::create_dir(&kernel).expect("made");
+        for module in fs::read_dir(debian.join("modules")).expect("read").flatten() {
+            fs::copy(module.path(), kernel.join(module.file_name())).expect("copied");
+        }
+        let inside = |path: &str| format!("/nix/store/{path}");
+        let of_linux = inside(&format!("b-linux/{modules}/kernel"));
+        symlink(of_linux, tree.join(&modules).join("kernel")).expect("linked");
+        let names = ["virtio_pci", "virtio_blk", "erofs", "overlay", "virtio_console"];
+        let builtin: String = names
+            .iter()
+            .filter(|name| !kernel.join(format!("{name}.ko")).exists())
+            .map(|name| format!("kernel/{name}.ko\n"))
+            .collect();
+        fs::write(tree.join(&modules).join("modules.builtin"), builtin).expect("written");
+        symlink(inside("b-linux/bzImage"), system.join("kernel")).expect("linked");
+        symlink(inside("c-modules"), system.join("kernel-modules")).expect("linked");
+        fs::write(system.join("init"), "#!/bin/sh\n").expect("written");
+        fs::write(folder.join("d-stranger"), "of something else").expect("written");
+        let bin = world.path("bin");
+        fs::create_dir(&bin).expect("made");
+        let store = folder.display();
+        let script = format!(
+            "#!/bin/sh\n[ \"$1 $2\" = '--query --requisites' ] || exit 9\n\
+             for i in a-nixos-system b-linux c-modules; do echo {store}/$i; done\n"
+        );
+        fs::write(bin.join("nix-store"), script).expect("written");
+        let nix = format!("#!/bin/sh\necho building... >&2\necho {store}/a-nixos-system\n");
+        fs::write(bin.join("nix"), nix).expect("written");
+        for program in ["nix", "nix-store"] {
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(bin.join(program), mode).expect("set");
+        }
+        Self { world, folder, built: RefCell::new(Vec::new()) }
+    }
+
+    fn configure(&self, path: &Path, more: &str) {
+        let name = self.world.name();
+        self.world.configure(&format!(
+            "[image.{name}]\nsource = \"nixos\"\npath = {:?}\n\n[compartment.{name}]\n\
+             image = \"{name}\"\nmemory = 256\n{more}",
+            path.display().to_string()
+        ));
+    }
+
+    fn build(&self) -> systemtest::Done {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", self.world.path("bin").display());
+        let name = self.world.name();
+        self.world.casemate(["image", "build", name]).env("PATH", path).within(BUILD).done()
+    }
+}
+
+impl NixStore {
+    /// Builds the image; its directory.
+    fn built(&self) -> PathBuf {
+        self.build().ok();
+        let name = self.world.name();
+        let shown = self.world.casemate(["image", "show", name, "--json"]).done().ok().json();
+        let directory = PathBuf::from(shown["directory"].as_str().expect("a directory"));
+        self.built.borrow_mut().push(directory.clone());
+        directory
+    }
+}
+
+/// Packing an image on a machine that has other things to do.
+const BUILD: std::time::Duration = std::time::Duration::from_secs(120);
+
+#[test]
+fn system_in_a_nix_store_becomes_an_image_of_what_it_refers_to() {
+    if !systemtest::has(here!(), "fsck.erofs") {
+        return;
+    }
+    let nix = NixStore::new(here!());
+    nix.configure(&nix.folder.join("a-nixos-system"), "guest.init = \"systemd\"\n");
+    let world = &nix.world;
+    let image = nix.built();
+    let root = world.path("root");
+    let extract = format!("--extract={}", root.display());
+    world.call("fsck.erofs").arg(extract).arg(image.join("root.erofs")).done().ok();
+    let init = fs::read_link(root.join("sbin/init")).expect("a link");
+    assert_eq!(init, Path::new("/nix/store/a-nixos-system/init"));
+    assert!(root.join("nix/store/b-linux/bzImage").is_file());
+    assert!(!root.join("nix/store/d-stranger").exists(), "the system does not refer to it");
+    assert!(image.join("modules/dm_verity.ko").is_file(), "links to modules are followed");
+    // A flake comes to the same system, and so to the same image.
+    let flake = world.path("flake");
+    fs::create_dir(&flake).expect("made");
+    fs::write(flake.join("flake.nix"), "{}").expect("written");
+    nix.configure(&flake, "guest.init = \"systemd\"\n");
+    let read = |image: &Path| fs::read(image.join("root.erofs")).expect("read");
+    assert!(read(&image) == read(&nix.built()), "the same files");
+}
+
+#[test]
+fn what_is_no_nixos_system_is_refused() {
+    let nix = NixStore::new(here!());
+    let world = &nix.world;
+    nix.configure(&nix.folder.join("b-linux"), "guest.init = \"systemd\"\n");
+    drop(nix.build().exits(1).says("neither flake.nix nor"));
+    nix.configure(&nix.folder.join("a-nixos-system"), "guest.init = \"systemd\"\n");
+    let stranger = "#!/bin/sh\necho /etc/shadow\n";
+    fs::write(world.path("bin/nix-store"), stranger).expect("written");
+    drop(nix.build().exits(1).says("`/etc/shadow`, which is no path in"));
+    nix.configure(&nix.folder.join("a-nixos-system"), "");
+    let done = world.run(["true"]).done().exits(125);
+    drop(done.says("without its init").says("init = \"systemd\""));
 }

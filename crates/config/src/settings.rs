@@ -121,9 +121,9 @@ pub enum ImageSource {
     },
     /// A NixOS system.
     Nixos {
-        /// Folder of the flake; casemate's own when `None`.
-        path: Option<PathBuf>,
-        /// Attribute of the flake; the image's name when `None`.
+        /// Folder of the flake, or a built system in the Nix store.
+        path: PathBuf,
+        /// Output of the flake; that of the system with the image's name when `None`.
         attribute: Option<Argument>,
     },
     /// Brought by `casemate image import`.

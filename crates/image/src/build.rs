@@ -116,6 +116,9 @@ pub(crate) fn build(
         Source::Tar(rootfs) | Source::Dir(rootfs) | Source::Oci(rootfs) => {
             rootfs::build(&scratch.work()?, &recipe.source, rootfs, lender, progress)?
         }
+        Source::Nixos(nixos) => {
+            rootfs::build(&scratch.work()?, &recipe.source, &nixos.rootfs, lender, progress)?
+        }
     };
     assemble(&scratch.image(), recipe, raw, progress)
 }

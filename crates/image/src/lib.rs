@@ -59,7 +59,7 @@ pub use modules::{BOOT_GROUP, ModuleError};
 pub use names::{BadImageName, Generation, ImageName};
 pub use oci::OciError;
 pub use progress::{Phase, Progress};
-pub use recipe::{Debian, Recipe, RecipeError, Rootfs, Source};
+pub use recipe::{Debian, Nixos, Recipe, RecipeError, Rootfs, Source};
 pub use rootfs::RootfsError;
 pub use signature::SignatureError;
 pub use store::{Store, StoreError};

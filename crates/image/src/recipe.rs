@@ -33,6 +33,8 @@ pub enum Source {
     Tar(Rootfs),
     /// A folder of the host that is a root file system.
     Dir(Rootfs),
+    /// A NixOS system.
+    Nixos(Nixos),
     /// An OCI image on disk: a folder in the OCI image layout, or an archive of one.
     Oci(Rootfs),
 }
@@ -45,6 +47,17 @@ pub struct Rootfs {
     /// the digest of what was read stands instead.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// A NixOS system: a path in the Nix store that is built, or a flake.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nixos {
+    /// Where it, or the flake's folder, is.
+    #[serde(skip)]
+    pub rootfs: Rootfs,
+    /// Which output of the flake is the system.
+    pub attribute: Option<String>,
 }
 
 /// A root file system and kernel from Debian packages.
@@ -116,6 +129,7 @@ impl Source {
         match self {
             Self::Debian(_) | Self::Imported => None,
             Self::Tar(rootfs) | Self::Dir(rootfs) | Self::Oci(rootfs) => Some(rootfs),
+            Self::Nixos(nixos) => Some(&nixos.rootfs),
         }
     }
 }

@@ -18,7 +18,7 @@ use casemate_host::facts::{self, Sources};
 use casemate_host::places::{self, Environment, Places};
 use casemate_host::programs;
 use casemate_host::rundir;
-use casemate_image::{Debian, Image, ImageName, Recipe, Store};
+use casemate_image::{Debian, Image, ImageName, Nixos, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
 use casemate_plan::{ImageParts, Instance, Plan, Request};
@@ -195,9 +195,16 @@ impl World {
     pub fn image_of(&self, compartment: &Compartment) -> Result<(ImageName, Recipe), PrepareError> {
         let settings = &self.settings().images[&compartment.image];
         let mut name = settings.name.to_string();
-        let mut recipe = recipe(settings)?;
+        let mut recipe = recipe(settings);
         let mut programs: Vec<String> =
             compartment.programs.iter().map(ToString::to_string).collect();
+        let of_nixos = matches!(recipe.source, casemate_image::Source::Nixos(_));
+        if of_nixos && compartment.guest.init != GuestInit::Systemd {
+            return Err(PrepareError::NixosWithoutSystemd {
+                name: compartment.name.to_string(),
+                image: settings.name.to_string(),
+            });
+        }
         let of_debian = matches!(recipe.source, casemate_image::Source::Debian(_));
         if of_debian && compartment.guest.init == GuestInit::Systemd {
             programs.extend(SYSTEMD.map(String::from));
@@ -239,7 +246,7 @@ impl World {
     pub fn image_recipe(&self, name: &str) -> Result<(ImageName, Recipe), PrepareError> {
         let images = &self.settings().images;
         if let Some(settings) = images.values().find(|settings| settings.name.as_str() == name) {
-            return Ok((image_name(name)?, recipe(settings)?));
+            return Ok((image_name(name)?, recipe(settings)));
         }
         let of_compartments = self.settings().compartments.values();
         let mut added_to =
@@ -433,7 +440,7 @@ impl World {
     }
 }
 
-fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareError> {
+fn recipe(settings: &casemate_config::ImageSettings) -> Recipe {
     let rootfs = |path: &Path| casemate_image::Rootfs { path: path.to_owned() };
     let source = match &settings.source {
         ImageSource::Debian { suite, mirror, components, kernel_package } => {
@@ -449,11 +456,15 @@ fn recipe(settings: &casemate_config::ImageSettings) -> Result<Recipe, PrepareEr
         ImageSource::Tar { path } => casemate_image::Source::Tar(rootfs(path)),
         ImageSource::Dir { path } => casemate_image::Source::Dir(rootfs(path)),
         ImageSource::Oci { path } => casemate_image::Source::Oci(rootfs(path)),
-        ImageSource::Nixos { .. } => {
-            return Err(PrepareError::ImageSource(settings.name.to_string()));
+        ImageSource::Nixos { path, attribute } => {
+            let system =
+                || format!("nixosConfigurations.{}.config.system.build.toplevel", settings.name);
+            let attribute = attribute.as_ref().map_or_else(system, |word| word.as_str().to_owned());
+            let attribute = Some(attribute);
+            casemate_image::Source::Nixos(Nixos { rootfs: rootfs(path), attribute })
         }
     };
-    Ok(Recipe { source, size_limit: settings.size.map(|size| size.bytes()) })
+    Recipe { source, size_limit: settings.size.map(|size| size.bytes()) }
 }
 
 /// Longest file of the host that is written into a guest: with all others it must fit one message.

@@ -99,8 +99,15 @@ fn source(
         }
     }
     let path = view.path(&image::PATH);
-    if path.is_none() && matches!(kind, Tar | Dir | Oci) && view.node(&image::PATH).is_none() {
-        let what = if kind == Tar { "the archive" } else { "the folder" };
+    if path.is_none()
+        && matches!(kind, Tar | Dir | Oci | Nixos)
+        && view.node(&image::PATH).is_none()
+    {
+        let what = match kind {
+            Tar => "the archive",
+            Nixos => "the folder of the flake, or the built system in /nix/store,",
+            _ => "the folder",
+        };
         found.push(
             Diagnostic::error(format!("an image from \"{kind}\" needs `path`"))
                 .at(name_span)
@@ -113,7 +120,7 @@ fn source(
         Tar => ImageSource::Tar { path: path? },
         Dir => ImageSource::Dir { path: path? },
         Oci => ImageSource::Oci { path: path? },
-        Nixos => ImageSource::Nixos { path, attribute: view.text(&image::ATTRIBUTE) },
+        Nixos => ImageSource::Nixos { path: path?, attribute: view.text(&image::ATTRIBUTE) },
         Imported => ImageSource::Imported,
     })
 }

@@ -152,10 +152,11 @@ pub(crate) mod image {
         KERNEL_PACKAGE = "kernel-package": text::<PackageName>(), Unset("the builder's choice");
         /// Packages beside the base system (debian and nixos).
         PACKAGES = "packages": Kind::List(&text::<PackageName>()), Empty;
-        /// Archive (tar), folder (dir, oci) or folder of the flake (nixos).
-        PATH = "path": Kind::HostPath, Unset("needed by tar, dir and oci; casemate's flake for nixos");
-        /// Attribute of the flake (nixos only).
-        ATTRIBUTE = "attribute": text::<Argument>(), Unset("the image's name");
+        /// Archive (tar), folder (dir, oci), or folder of the flake or built system in the Nix store
+        /// (nixos).
+        PATH = "path": Kind::HostPath, Unset("needed by all but debian and imported");
+        /// Output of the flake that is the system (nixos only).
+        ATTRIBUTE = "attribute": text::<Argument>(), Unset("`nixosConfigurations.NAME.config.system.build.toplevel`, NAME being the image's");
         /// Key its manifests must be signed with: the second line of a minisign public key file.
         PUBLIC_KEY = "public-key": text::<MinisignKey>(), Unset("signatures are not asked for");
         /// The finished image may not be larger: MiB as a number, or text with a unit.

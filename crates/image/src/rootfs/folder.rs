@@ -8,7 +8,7 @@
 //!   is changed meanwhile can make it fail, but not read something else.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -37,30 +37,37 @@ pub(super) fn read(path: &Path, spool: &mut Spool) -> Result<Tree, RootfsError> 
             needed: "one (source = \"tar\" takes an archive)",
         });
     }
-    let root = File::open(path).attempt("open", path)?;
-    let metadata = root.metadata().attempt("inspect", path)?;
-    let mut reader = Folder {
-        path,
-        device: metadata.dev(),
-        root,
-        tree: Tree::new(),
-        spool,
-        files: HashMap::new(),
-        open: vec![Vec::new()],
-    };
+    let (mut reader, metadata) = Folder::open(path, b"", spool)?;
     let owner = (metadata.uid(), metadata.gid());
     let metadata =
         described(owner, metadata.mode()).map_err(|fault| reader.refused(b".", fault))?;
     reader.put(b".", metadata, NodeKind::Folder(BTreeMap::new()))?;
-    while let Some(folder) = reader.open.pop() {
-        reader.folder(&folder)?;
+    reader.open.push(Vec::new());
+    reader.finish()
+}
+
+/// Reads these entries of the folder, with all they have, as a tree in which the folder is at
+/// `place`.
+pub(super) fn read_some(
+    path: &Path,
+    names: &[OsString],
+    place: &str,
+    spool: &mut Spool,
+) -> Result<Tree, RootfsError> {
+    let (mut reader, _) = Folder::open(path, format!("{place}/").as_bytes(), spool)?;
+    let root = reader.root.try_clone().attempt("open", path)?;
+    let listing = Dir::from_fd(root.into()).attempt("list", path)?;
+    for name in names {
+        reader.entry(&listing, name.as_bytes(), name.as_bytes().to_vec())?;
     }
-    Ok(reader.tree)
+    reader.finish()
 }
 
 /// A folder being read.
 struct Folder<'a> {
     path: &'a Path,
+    /// Before each name in the tree.
+    place: Vec<u8>,
     root: File,
     device: u64,
     tree: Tree,
@@ -71,7 +78,34 @@ struct Folder<'a> {
     open: Vec<Vec<u8>>,
 }
 
-impl Folder<'_> {
+impl<'a> Folder<'a> {
+    fn open(
+        path: &'a Path,
+        place: &[u8],
+        spool: &'a mut Spool,
+    ) -> Result<(Self, fs::Metadata), RootfsError> {
+        let root = File::open(path).attempt("open", path)?;
+        let metadata = root.metadata().attempt("inspect", path)?;
+        let reader = Self {
+            path,
+            place: place.to_vec(),
+            device: metadata.dev(),
+            root,
+            tree: Tree::new(),
+            spool,
+            files: HashMap::new(),
+            open: Vec::new(),
+        };
+        Ok((reader, metadata))
+    }
+
+    fn finish(mut self) -> Result<Tree, RootfsError> {
+        while let Some(folder) = self.open.pop() {
+            self.folder(&folder)?;
+        }
+        Ok(self.tree)
+    }
+
     fn folder(&mut self, folder: &[u8]) -> Result<(), RootfsError> {
         let path = self.host_path(folder);
         let open = self.open_below(folder, OFlag::O_DIRECTORY).attempt("open", &path)?;
@@ -131,8 +165,8 @@ impl Folder<'_> {
         if found.nlink() > 1
             && let Some(first) = self.files.get(&number)
         {
-            let target = EntryPath::parse(first);
-            let linked = EntryPath::parse(&at).and_then(|name| self.tree.link(&name, &target?));
+            let target = self.parse(first);
+            let linked = self.parse(&at).and_then(|name| self.tree.link(&name, &target?));
             return linked.map_err(|fault| self.refused(&at, fault));
         }
         let metadata = described((found.uid(), found.gid()), found.mode())
@@ -153,9 +187,13 @@ impl Folder<'_> {
     }
 
     fn put(&mut self, at: &[u8], metadata: Metadata, kind: NodeKind) -> Result<(), RootfsError> {
-        EntryPath::parse(at)
+        self.parse(at)
             .and_then(|path| self.tree.put(&path, metadata, kind))
             .map_err(|fault| self.refused(at, fault))
+    }
+
+    fn parse(&self, at: &[u8]) -> Result<EntryPath, EntryFault> {
+        EntryPath::parse(&[&self.place, at].concat())
     }
 
     /// Opens something below the folder for reading, following no link on the way.

@@ -14,6 +14,11 @@ const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 /// Folders of a kernel's modules are not nested deeper than this.
 const MAX_DEPTH: usize = 32;
 
+/// Links followed for one path, as Linux does (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+/// Entries in the folders of a kernel's modules; a distribution has some six thousand.
+const MAX_MODULES: usize = 50_000;
+
 /// A kernel with modules of the same release.
 #[derive(Debug)]
 struct Found {
@@ -41,6 +46,106 @@ pub(super) fn extract(
     }
     copy_modules(tree, spool, &format!("{}/kernel", found.modules), &modules.join("kernel"), 0)?;
     Ok(Some(Boot::Shipped { kernel, modules, release: found.release }))
+}
+
+/// The same for a NixOS system, which names its kernel and modules, all of them links.
+pub(super) fn extract_nixos(
+    tree: &Tree,
+    spool: &Spool,
+    system: &str,
+    folder: &Path,
+) -> Result<Option<Boot>, ArchiveError> {
+    let follow = |path: &str| follow(tree, path);
+    let Some(NodeKind::File(image)) = follow(&format!("{system}/kernel")).map(|(_, kind)| kind)
+    else {
+        return Ok(None);
+    };
+    let Some((releases, _)) = follow(&format!("{system}/kernel-modules/lib/modules")) else {
+        return Ok(None);
+    };
+    let names = tree.list(&releases).into_iter();
+    let newest = names
+        .filter_map(|(name, _)| std::str::from_utf8(name).ok())
+        .filter(|name| is_release(name))
+        .max_by_key(|name| version(name));
+    let Some(release) = newest.map(str::to_owned) else { return Ok(None) };
+    let modules = folder.join("modules");
+    fs::create_dir_all(&modules).attempt("create", &modules)?;
+    let kernel = folder.join("vmlinuz");
+    copy(spool, *image, &kernel)?;
+    let of_release = format!("{releases}/{release}");
+    let list = follow(&format!("{of_release}/modules.builtin"));
+    if let Some((_, NodeKind::File(contents))) = list {
+        copy(spool, *contents, &modules.join("modules.builtin"))?;
+    }
+    let mut budget = MAX_MODULES;
+    let to = modules.join("kernel");
+    copy_linked(tree, spool, &format!("{of_release}/kernel"), &to, 0, &mut budget)?;
+    Ok(Some(Boot::Shipped { kernel, modules, release }))
+}
+
+/// Where a path of the tree leads, links followed, and what is there. Links go where they would in
+/// a guest.
+fn follow<'t>(tree: &'t Tree, path: &str) -> Option<(String, &'t NodeKind)> {
+    let mut ahead: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+    let mut behind: Vec<String> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = ahead.pop() {
+        match name.as_str() {
+            "" | "." => continue,
+            ".." => {
+                behind.pop();
+                continue;
+            }
+            _ => behind.push(name),
+        }
+        if let NodeKind::Symlink(target) = &tree.get(&behind.join("/"))?.kind {
+            links += 1;
+            if links > MAX_LINKS {
+                return None;
+            }
+            let target = std::str::from_utf8(target).ok()?;
+            if target.starts_with('/') {
+                behind.clear();
+            } else {
+                behind.pop();
+            }
+            ahead.extend(target.split('/').rev().map(str::to_owned));
+        }
+    }
+    let place = behind.join("/");
+    let node = tree.get(&place)?;
+    Some((place, &node.kind))
+}
+
+/// As [`copy_modules`], with links followed; no more than `budget` entries.
+fn copy_linked(
+    tree: &Tree,
+    spool: &Spool,
+    from: &str,
+    to: &Path,
+    depth: usize,
+    budget: &mut usize,
+) -> Result<(), ArchiveError> {
+    let Some((from, NodeKind::Folder(_))) = follow(tree, from) else { return Ok(()) };
+    fs::create_dir_all(to).attempt("create", to)?;
+    for (name, _) in tree.list(&from) {
+        let Ok(name) = std::str::from_utf8(name) else { continue };
+        *budget = match budget.checked_sub(1) {
+            Some(left) => left,
+            None => return Ok(()),
+        };
+        match follow(tree, &format!("{from}/{name}")) {
+            Some((_, NodeKind::File(contents))) if name.contains(".ko") => {
+                copy(spool, *contents, &to.join(name))?;
+            }
+            Some((below, NodeKind::Folder(_))) if depth < MAX_DEPTH => {
+                copy_linked(tree, spool, &below, &to.join(name), depth + 1, budget)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The kernel with the highest release of those that are whole.

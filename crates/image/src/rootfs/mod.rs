@@ -1,7 +1,7 @@
 //! An image from somebody else's root file system: an archive, a folder, or an OCI image.
 //!
 //! ```text
-//! archive, folder, OCI image ─▶ Tree ─▶ kernel ─▶ normalized archive ─▶ tar ─▶ mkfs.erofs
+//! archive, folder, OCI image, NixOS system ─▶ Tree ─▶ kernel ─▶ normalized archive ─▶ tar ─▶ mkfs.erofs
 //! ```
 //! What is in them is decided by [`crate::archive`]; the programs `tar` and `mkfs.erofs` get only
 //! what that has written. For an ordinary user they run in a namespace of his subordinate ids, so
@@ -12,6 +12,7 @@
 mod extract;
 mod folder;
 mod kernel;
+mod nixos;
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -24,6 +25,7 @@ use crate::archive::{
     ArchiveError, EntryPath, Layering, Metadata, NodeKind, Spool, Tree, Unpacked, merge, shown,
 };
 use crate::build::{Boot, BuildError, Raw};
+use crate::command::CommandError;
 use crate::debian::{self, EPOCH};
 use crate::digest::Hashing;
 use crate::error::Attempt;
@@ -77,6 +79,17 @@ pub enum RootfsError {
         /// What is wrong with it.
         source: OciError,
     },
+    /// It is no NixOS system.
+    #[error("could not use {} as a NixOS system: {why}", path.display())]
+    Nixos {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nix.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// There is something else at the path.
     #[error("could not use {}: it is {found}, where `{wanted}` wants {needed}", path.display())]
     Kind {
@@ -133,10 +146,16 @@ pub(crate) fn build(
     let mut spool = Spool::new(work).map_err(RootfsError::from)?;
     progress(Progress::begin(Phase::Read));
     let path = &rootfs.path;
+    let mut place = None;
     let (mut tree, input) = match source {
         Source::Oci(_) => oci::read(path, work, &mut spool)
             .map_err(|source| RootfsError::Oci { path: path.clone(), source })?,
         Source::Dir(_) => (folder::read(path, &mut spool)?, None),
+        Source::Nixos(nixos) => {
+            let system = nixos::read(nixos, &mut spool)?;
+            place = Some(system.place);
+            (system.tree, None)
+        }
         Source::Tar(_) | Source::Debian(_) | Source::Imported => {
             let (tree, digest) = read_archive(path, &mut spool)?;
             (tree, Some(digest))
@@ -144,7 +163,12 @@ pub(crate) fn build(
     };
     let broken = |source| RootfsError::Archive { path: path.clone(), source };
     complete(&mut tree, path)?;
-    let boot = match kernel::extract(&tree, &spool, &work.join("kernel")).map_err(broken)? {
+    let folder = work.join("kernel");
+    let boot = match &place {
+        None => kernel::extract(&tree, &spool, &folder),
+        Some(system) => kernel::extract_nixos(&tree, &spool, system, &folder),
+    };
+    let boot = match boot.map_err(broken)? {
         Some(boot) => boot,
         None => Boot::Lent(Box::new(
             lender()?.ok_or_else(|| RootfsError::NoKernel { path: path.clone(), image: LENDER })?,

@@ -65,9 +65,14 @@ pub enum PrepareError {
     /// A directory cannot be had.
     #[error(transparent)]
     Places(#[from] PlacesError),
-    /// The image's source is not available yet.
-    #[error("the image `{0}` asks for what is not available yet: the source `nixos`")]
-    ImageSource(String),
+    /// NixOS makes its `/etc` by its own init.
+    #[error("compartment `{name}` starts the NixOS image `{image}` without its init")]
+    NixosWithoutSystemd {
+        /// The compartment.
+        name: String,
+        /// Its image.
+        image: String,
+    },
     /// Programs are added to images of Debian packages only.
     #[error(
         "compartment `{name}` adds `programs` to the image `{image}`, which is not from debian"
@@ -152,8 +157,8 @@ impl PrepareError {
             Self::Refused(refusal) => Some(refusal.hint()),
             Self::LargeId { .. } => Some(format!("set `id` below {}", 2 * FRESH_SLOTS)),
             Self::Programs(_) => Some("build all of them: cargo xtask build".into()),
-            Self::ImageSource(_) => {
-                Some("use `source = \"debian\"`, `\"tar\"`, `\"dir\"` or `\"oci\"`".into())
+            Self::NixosWithoutSystemd { name, .. } => {
+                Some(format!("set init = \"systemd\" in [compartment.{name}.guest]"))
             }
             Self::Places(error) => places_hint(error),
             Self::Ids(error) => storage_hint(error),
@@ -171,7 +176,7 @@ impl PrepareError {
             | Self::NoTemplate(_)
             | Self::NoIds(_)
             | Self::LargeId { .. }
-            | Self::ImageSource(_)
+            | Self::NixosWithoutSystemd { .. }
             | Self::NoPrograms { .. }
             | Self::Refused(Refusal::NotAvailableYet { .. }) => 3,
             Self::Refused(Refusal::HostNotReady { .. }) | Self::Places(_) | Self::Programs(_) => 4,
