@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use casemate_config::Compartment;
 use casemate_host::clock;
 use casemate_supervise::prepare::World;
-use casemate_volume::{LockedVolume, SnapshotName, VolumeError};
+use casemate_volume::{LockedVolume, SnapshotName, VolumeError, take_together};
 
 use crate::arguments::{NameJson, Snapshot};
 use crate::failure::Problem;
@@ -62,19 +62,8 @@ fn create(world: &World, name: &str, snapshot: Option<&str>) -> Result<u8, Probl
         None => named(&clock::stamp(clock::now_ns() / 1_000_000_000))?,
     };
     let mut volumes = take(world, name)?;
-    for index in 0..volumes.len() {
-        if let Err(error) = volumes[index].take_snapshot(&snapshot, false) {
-            // All of them or none.
-            for volume in &mut volumes[..index] {
-                if let Err(error) = volume.undo_snapshot(&snapshot) {
-                    crate::say_notes(&[format!("{}: {error}", volume.id())]);
-                }
-            }
-            return Err(
-                Problem::new(format!("could not keep the state of `{name}`")).because(&error)
-            );
-        }
-    }
+    take_together(&mut volumes.iter_mut().collect::<Vec<_>>(), &snapshot, false)
+        .map_err(failed(format!("could not keep the state of `{name}`")))?;
     outln!("snapshot {snapshot} of `{name}` is taken");
     Ok(0)
 }
