@@ -1,5 +1,5 @@
-//! `casemate snapshot`: states of a compartment's volumes, all of them together, while it does not
-//! run.
+//! `casemate snapshot`: states of a compartment's volumes, all of them together. Taken also while
+//! it runs: then by its supervisor, which has the volumes.
 
 use std::collections::BTreeMap;
 
@@ -61,9 +61,15 @@ fn create(world: &World, name: &str, snapshot: Option<&str>) -> Result<u8, Probl
         Some(text) => named(text)?,
         None => named(&clock::stamp(clock::now_ns() / 1_000_000_000))?,
     };
+    world.compartment(name)?;
+    if let Some(notes) = event_loop()?.block_on(lifecycle::snapshot(world, name, &snapshot))? {
+        crate::say_notes(&notes);
+        outln!("snapshot {snapshot} of `{name}` is taken");
+        return Ok(0);
+    }
     let mut volumes = take(world, name)?;
     take_together(&mut volumes.iter_mut().collect::<Vec<_>>(), &snapshot, false)
-        .map_err(failed(format!("could not keep the state of `{name}`")))?;
+        .map_err(failed(not_kept(name)))?;
     outln!("snapshot {snapshot} of `{name}` is taken");
     Ok(0)
 }
@@ -133,6 +139,11 @@ fn diff_size(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
         outln!("{:<28}  {}", volume.id().to_string(), mebibytes(bytes));
     }
     Ok(0)
+}
+
+/// What a snapshot that was not taken is called.
+pub(crate) fn not_kept(name: &str) -> String {
+    format!("could not keep the state of `{name}`")
 }
 
 /// Those volumes that have the snapshot; a volume declared later has none.

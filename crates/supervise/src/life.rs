@@ -15,6 +15,8 @@
 //! ([`crate::runtime`]) carries the effects out in order. Only the host decides when a life ends;
 //! what a guest says can end it sooner, never lengthen it.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,7 @@ use casemate_wire::text::harmless_line;
 use casemate_wire::{Boot, ExitStatus, OpenSession};
 
 use crate::control::{Failure, Progress, Request, Run, SessionStatus};
+use snapshot::Shot;
 
 /// Longest command shown in a status, in bytes.
 const COMMAND_TEXT: usize = 200;
@@ -62,6 +65,20 @@ pub enum Event {
     Terminate,
     /// The time of [`Life::deadline`] has come.
     Deadline,
+    /// What the VMM was asked to do for a snapshot is done, or it refused.
+    MachineDid {
+        /// The snapshot's number.
+        snapshot: u32,
+        /// Why not.
+        result: Result<(), String>,
+    },
+    /// [`Effect::KeepSnapshot`] is done, or could not be.
+    SnapshotKept {
+        /// The snapshot's number.
+        snapshot: u32,
+        /// Why not.
+        result: Result<(), String>,
+    },
 }
 
 /// What the runtime shall do.
@@ -85,6 +102,29 @@ pub enum Effect {
     RelaunchWithoutKvm,
     /// Write a line to the log; true for a warning.
     Log(bool, String),
+    /// Make a new layer for each volume and the VMM know it; [`Event::MachineDid`] follows.
+    PrepareSnapshot {
+        /// The snapshot's number.
+        number: u32,
+        /// Its name, as the client gave it.
+        name: String,
+    },
+    /// Let the VMM go over to the new layers; [`Event::MachineDid`] follows.
+    SwitchLayers {
+        /// The snapshot's number.
+        number: u32,
+    },
+    /// Write down that the VMM went over; always the last effect, and [`Event::SnapshotKept`]
+    /// follows.
+    KeepSnapshot {
+        /// The snapshot's number.
+        number: u32,
+    },
+    /// Remove the new layers, to which nothing went over.
+    DropSnapshot {
+        /// The snapshot's number.
+        number: u32,
+    },
 }
 
 /// How a life ended.
@@ -169,6 +209,10 @@ pub struct Life {
     /// How the VMM ended unasked, and until when the link may report the guest's last words.
     vmm_exit: Option<(String, Instant)>,
     agent: Option<(String, String)>,
+    /// The snapshot that is being taken.
+    shot: Option<Shot>,
+    /// Snapshots begun so far, by which they are numbered.
+    shots: u32,
     effects: Vec<Effect>,
 }
 
@@ -193,6 +237,8 @@ impl Life {
             root_damaged: false,
             vmm_exit: None,
             agent: None,
+            shot: None,
+            shots: 0,
             effects: Vec::new(),
         }
     }
@@ -222,6 +268,8 @@ impl Life {
                 self.stop("its supervisor was asked to end", false, now);
             }
             Event::Deadline => self.deadline_passed(now),
+            Event::MachineDid { snapshot, result } => self.machine_did(snapshot, result, now),
+            Event::SnapshotKept { snapshot, result } => self.kept(snapshot, result, now),
         }
         std::mem::take(&mut self.effects)
     }
@@ -233,6 +281,10 @@ impl Life {
         }
         match &self.state {
             State::Booting { deadline, .. } | State::Stopping { deadline, .. } => Some(*deadline),
+            // It does not end of idleness in the middle of a snapshot.
+            State::Running if self.shot.as_ref().is_some_and(|shot| shot.deadline().is_some()) => {
+                self.shot.as_ref()?.deadline()
+            }
             State::Running => Some(self.idle_since? + self.terms.idle_timeout?),
             State::Preparing | State::Paused | State::Over(_) => None,
         }
@@ -333,6 +385,9 @@ impl Life {
                     self.stop("it was asked to stop", stop.force, now);
                 }
             }
+            Request::Pause if self.shot.is_some() => {
+                self.refuse(id, Failure::WrongState { state: "taking a snapshot".into() });
+            }
             Request::Pause => self.execute(id, &State::Running, &State::Paused, false),
             Request::Resume => {
                 self.execute(id, &State::Paused, &State::Running, true);
@@ -370,6 +425,7 @@ impl Life {
                     self.refuse(id, Failure::NoSuchSession);
                 }
             }
+            Request::Snapshot(snapshot) => self.begin_snapshot(id, snapshot.name, now),
         }
     }
 
@@ -393,6 +449,9 @@ impl Life {
             self.stop("whoever wanted it has gone", true, now);
         }
         self.stopping.retain(|&other| other != id);
+        if let Some(shot) = &mut self.shot {
+            shot.forget(id);
+        }
         for session in self.sessions.values_mut() {
             if session.requester == Some(id) {
                 session.requester = None;
@@ -436,6 +495,7 @@ impl Life {
         match report {
             Report::Hello { version, kernel, booted, .. } => {
                 self.agent = Some((version, kernel));
+                self.agent_began_anew();
                 if let State::Booting { greeted, .. } = &mut self.state {
                     *greeted = true;
                     if booted {
@@ -463,6 +523,7 @@ impl Life {
                 self.port_closed = true;
                 self.judge(now);
             }
+            Report::Frozen { id, failure } => self.frozen(id, failure, now),
         }
     }
 
@@ -596,6 +657,9 @@ impl Life {
                     self.kill(outcome, now);
                 }
             }
+            State::Running if self.shot.as_ref().is_some_and(|shot| shot.deadline().is_some()) => {
+                self.snapshot_deadline(now);
+            }
             State::Running if self.deadline().is_some_and(|deadline| deadline <= now) => {
                 self.stop("it was idle", true, now);
             }
@@ -674,11 +738,13 @@ impl Life {
                 self.refuse(id, failure.clone());
             }
         }
+        self.end_snapshot(&failure);
     }
 
     fn over(&mut self) {
         if let State::Stopping { outcome, .. } = &self.state {
             self.state = State::Over(outcome.clone());
+            self.forget_snapshot();
             self.reply_stopped();
         }
     }

@@ -3,6 +3,8 @@
 //! One thread. Everything that can happen arrives in one `select`, becomes an [`Event`], and the
 //! effects that come back are carried out before the next event is looked at.
 
+mod snapshot;
+
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,6 +29,7 @@ use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
 use crate::serve::{self, Answer, Incoming, Numbers};
 use crate::volumes::OpenVolume;
+use snapshot::Shot;
 
 /// Orders that may wait for the link process before it counts as stuck.
 const ORDER_LIMIT: usize = 4096;
@@ -72,6 +75,12 @@ struct Runtime<'h> {
     /// The image was checked and is as it was built.
     image_is_good: bool,
     kvm_never_worked: bool,
+    /// The node of QEMU that each volume's disk writes to.
+    nodes: Vec<String>,
+    /// Layers made for this VMM so far, by which their nodes are numbered.
+    layers_made: u32,
+    /// The snapshot that is being taken.
+    shot: Option<Shot>,
 }
 
 /// How a supervisor's work ended.
@@ -113,6 +122,9 @@ pub(crate) async fn run(
         events,
         image_is_good: false,
         kvm_never_worked: false,
+        nodes: Vec::new(),
+        layers_made: 0,
+        shot: None,
     };
     let mut checked = check_image(runtime.assignment.image.clone());
     runtime.launch();
@@ -153,6 +165,7 @@ pub(crate) async fn run(
     let outcome =
         runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
     runtime.crew.stop();
+    runtime.settle_volumes();
     let volumes = std::mem::take(&mut runtime.assignment.volumes);
     Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked, volumes })
 }
@@ -227,6 +240,7 @@ async fn send_orders(
 impl Runtime<'_> {
     fn launch(&mut self) {
         self.launches += 1;
+        self.nodes = self.first_nodes();
         let result = self.output().map_err(|error| error.to_string()).and_then(|output| {
             self.crew
                 .start(&self.assignment.plan, output, self.launches, &self.exits)
@@ -403,6 +417,10 @@ impl Runtime<'_> {
                 Effect::RelaunchWithoutKvm => self.relaunch_without_kvm(),
                 Effect::Log(true, text) => tracing::warn!("{text}"),
                 Effect::Log(false, text) => tracing::info!("{text}"),
+                Effect::PrepareSnapshot { number, name } => self.prepare_snapshot(number, &name),
+                Effect::SwitchLayers { number } => self.switch_layers(number),
+                Effect::KeepSnapshot { number } => self.keep_snapshot(number),
+                Effect::DropSnapshot { number } => self.drop_snapshot(number),
             }
         }
     }

@@ -76,15 +76,25 @@ pub fn keep_prepared(volumes: &mut [&mut LockedVolume]) -> Result<(), VolumeErro
     Ok(())
 }
 
-/// Drops what was prepared. Call it only when no VM writes to the new layers.
+/// Drops what was prepared, where anything is. Call it only when no VM writes to the new layers.
 ///
 /// # Errors
-/// It could not be written down; that is done when they are next taken.
+/// It could not be written down, which is then done when they are next taken; or
+/// [`VolumeError::SnapshotUnfinished`]: somebody has written to a new layer, which stays.
 pub fn drop_prepared(volumes: &mut [&mut LockedVolume]) -> Result<(), VolumeError> {
     let mut result = Ok(());
     for volume in volumes {
-        let dropped =
-            volume.change(Record::drop_prepared).and_then(|()| volume.remove_leftovers());
+        if volume.record.prepared.is_none() {
+            continue;
+        }
+        let layer = volume.file(volume.record.next);
+        let dropped = match is_written(&layer, volume.record.size) {
+            Ok(false) => {
+                volume.change(Record::drop_prepared).and_then(|()| volume.remove_leftovers())
+            }
+            Ok(true) => Err(VolumeError::SnapshotUnfinished(volume.id.clone())),
+            Err(error) => Err(files("read", &layer)(error)),
+        };
         result = result.and(dropped);
     }
     result
