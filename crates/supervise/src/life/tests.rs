@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::{HangUp, Signal, Stop, View};
+use crate::control::{HangUp, Signal, Snapshot, Stop, View};
+
+mod snapshots;
 
 fn terms() -> Terms {
     Terms {
@@ -82,6 +84,18 @@ impl Stage {
         effects.extend(self.tell(Event::Report(Report::PortClosed)));
         effects.extend(self.tell(Event::Exited(Role::Link, "ended with code 0".into())));
         effects
+    }
+}
+
+fn volume() -> casemate_wire::VolumeMount {
+    casemate_wire::VolumeMount {
+        name: "data".into(),
+        serial: "volume0".into(),
+        mount_point: "/data".into(),
+        filesystem: "ext4".into(),
+        blank: false,
+        sector_size: 4096,
+        key: casemate_wire::Key::new(&[]),
     }
 }
 
@@ -390,6 +404,9 @@ enum Op {
     VmmExits,
     LinkExits,
     Terminate,
+    Snapshot,
+    Machine(u32, bool),
+    Frozen(u32, bool),
     Wait(u64),
 }
 
@@ -418,8 +435,16 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Op::VmmExits),
         Just(Op::LinkExits),
         Just(Op::Terminate),
+        Just(Op::Snapshot),
+        Just(Op::Snapshot),
+        (0..4u32, any::<bool>()).prop_map(|(number, good)| Op::Machine(number, good)),
+        (0..4u32, any::<bool>()).prop_map(|(number, good)| Op::Frozen(number, good)),
         (0..100u64).prop_map(Op::Wait),
     ]
+}
+
+fn result(good: bool) -> Result<(), String> {
+    if good { Ok(()) } else { Err("x".into()) }
 }
 
 fn event(op: &Op, id: RequestId) -> Option<Event> {
@@ -451,6 +476,13 @@ fn event(op: &Op, id: RequestId) -> Option<Event> {
         Op::VmmExits => Event::Exited(Role::Vmm, "ended".into()),
         Op::LinkExits => Event::Exited(Role::Link, "ended".into()),
         Op::Terminate => Event::Terminate,
+        Op::Snapshot => request(Request::Snapshot(Snapshot { name: "x".into() })),
+        Op::Machine(snapshot, good) => {
+            Event::MachineDid { snapshot: *snapshot, result: result(*good) }
+        }
+        Op::Frozen(id, good) => {
+            Event::Report(Report::Frozen { id: *id, failure: result(*good).err() })
+        }
         Op::Wait(_) => return None,
     })
 }
@@ -467,7 +499,10 @@ proptest! {
     ) {
         let idle_timeout = idle.map(Duration::from_secs);
         let without_kvm = kvm.then(|| Box::new(Terms { fresh, idle_timeout, ..terms() }));
-        let mut stage = Stage::new(Terms { fresh, without_kvm, idle_timeout, ..terms() });
+        let mut guest = terms().guest;
+        guest.volumes = vec![volume()];
+        let mut stage = Stage::new(Terms { fresh, without_kvm, idle_timeout, guest, ..terms() });
+        let mut open = std::collections::BTreeSet::new();
         let mut asked = std::collections::BTreeSet::new();
         let mut relaunch = false;
         let mut step = |stage: &mut Stage, event: Option<Event>, seconds: u64,
@@ -476,10 +511,22 @@ proptest! {
                 Some(event) => stage.tell(event),
                 None => stage.wait(seconds),
             };
-            for effect in effects {
+            let mut effects = std::collections::VecDeque::from(effects);
+            while let Some(effect) = effects.pop_front() {
                 match effect {
                     Effect::Reply(id, _) => {
                         assert!(asked.remove(&id), "request {id} answered twice");
+                    }
+                    Effect::PrepareSnapshot { number, .. } => {
+                        assert!(open.is_empty(), "two at a time");
+                        open.insert(number);
+                    }
+                    Effect::SwitchLayers { number } => assert!(open.contains(&number)),
+                    Effect::DropSnapshot { number } => assert!(open.remove(&number)),
+                    Effect::KeepSnapshot { number } => {
+                        assert!(open.remove(&number) && effects.is_empty());
+                        let result = result(number % 2 == 0);
+                        effects.extend(stage.tell(Event::SnapshotKept { snapshot: number, result }));
                     }
                     Effect::RelaunchWithoutKvm => {
                         assert!(!std::mem::replace(&mut relaunch, true), "relaunched twice");
@@ -499,7 +546,7 @@ proptest! {
             }
             let id = id as RequestId;
             if matches!(op, Op::Start | Op::Run { .. } | Op::Stop { .. } | Op::Pause | Op::Resume
-                | Op::View | Op::Signal(_) | Op::HangUp(_))
+                | Op::View | Op::Signal(_) | Op::HangUp(_) | Op::Snapshot)
             {
                 asked.insert(id);
             }
