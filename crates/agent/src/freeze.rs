@@ -172,6 +172,7 @@ fn start(device: u64, until: Option<Instant>) -> io::Result<UnixStream> {
     // prepared above until it exits.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
+        // SAFETY: this is the child.
         0 => unsafe {
             let said = freeze(&places, device, until, theirs.as_raw_fd());
             say(theirs.as_raw_fd(), said);
@@ -208,9 +209,7 @@ unsafe fn freeze(places: &[CString], device: u64, until: Option<Instant>, socket
             let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK;
             filesystem = libc::open(place.as_ptr(), flags);
             let mut found: libc::stat = std::mem::zeroed();
-            if filesystem >= 0
-                && libc::fstat(filesystem, &mut found) == 0
-                && found.st_dev == device
+            if filesystem >= 0 && libc::fstat(filesystem, &mut found) == 0 && found.st_dev == device
             {
                 break;
             }
@@ -274,7 +273,7 @@ mod tests {
         // A device that is mounted nowhere needs no freezing; /proc cannot be frozen.
         let nowhere = Mounted { name: "a".into(), device: u64::MAX };
         let time = Duration::from_secs(30);
-        let mut good = Freeze::begin(1, &[nowhere.clone()], time, &epoll).expect("begun");
+        let mut good = Freeze::begin(1, std::slice::from_ref(&nowhere), time, &epoll).expect("begun");
         let mut answer = None;
         let heard = |freeze: &mut Freeze, answer: &mut Option<Result<(), String>>| {
             let begin = Instant::now();
@@ -298,8 +297,8 @@ mod tests {
     fn it_ends_by_itself_when_its_time_is_over() {
         let epoll = Epoll::new().expect("made");
         let nowhere = Mounted { name: "a".into(), device: u64::MAX };
-        let mut freeze = Freeze::begin(1, &[nowhere], Duration::from_millis(50), &epoll)
-            .expect("begun");
+        let mut freeze =
+            Freeze::begin(1, &[nowhere], Duration::from_millis(50), &epoll).expect("begun");
         let begin = Instant::now();
         while !freeze.is_over() && begin.elapsed() < Duration::from_secs(10) {
             freeze.hear();

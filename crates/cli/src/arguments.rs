@@ -307,7 +307,7 @@ pub(crate) enum Volume {
 /// What to do with snapshots: of all volumes of a compartment together.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Snapshot {
-    /// Keep the present state. The compartment must not be running.
+    /// Keep the present state. The guest of a running compartment holds still meanwhile.
     Create {
         /// Name of the compartment.
         name: String,

@@ -44,9 +44,8 @@ impl NewLayer {
 
     /// Forgets a layer to which nothing went over.
     pub fn remove(&self) -> [Value; 3] {
-        let delete = |node: &str| {
-            json!({ "execute": "blockdev-del", "arguments": { "node-name": node } })
-        };
+        let delete =
+            |node: &str| json!({ "execute": "blockdev-del", "arguments": { "node-name": node } });
         [
             delete(&self.node),
             delete(&format!("{}-file", self.node)),

@@ -294,7 +294,8 @@ mod tests {
                 assert_eq!(said["execute"], name);
                 // An answer that nobody waits for means nothing.
                 let body = serde_json::json!({ "desc": "no" });
-                for id in [said["id"].as_u64().expect("a number") + 9, said["id"].as_u64().unwrap()] {
+                for id in [said["id"].as_u64().expect("a number") + 9, said["id"].as_u64().unwrap()]
+                {
                     let line = serde_json::json!({ answer: body, "id": id });
                     qemu.write_all(format!("{line}\n").as_bytes()).await.expect("written");
                 }

@@ -94,7 +94,9 @@ fn a_guest_that_does_not_hold_still_in_time_costs_the_snapshot_and_nothing_else(
     assert!(stage.wait(14).is_empty());
     let effects = stage.wait(1);
     assert_eq!(words(&effects), ["thaw", "drop", "failed"]);
-    let Some(Failure::Failed { reason, hint }) = failure(&effects, 1) else { panic!("{effects:?}") };
+    let Some(Failure::Failed { reason, hint }) = failure(&effects, 1) else {
+        panic!("{effects:?}")
+    };
     assert_eq!(reason, "the guest did not hold its volumes still within 15 s");
     assert!(hint.is_some());
     // Its answer comes too late, and is none to the next freeze.
@@ -247,6 +249,8 @@ fn what_cannot_be_written_down_is_said_with_what_to_do() {
     let mut stage = switching();
     stage.machine_did(1, Ok(()));
     let effects = stage.kept(1, Err("no space".into()));
-    let Some(Failure::Failed { reason, hint }) = failure(&effects, 1) else { panic!("{effects:?}") };
+    let Some(Failure::Failed { reason, hint }) = failure(&effects, 1) else {
+        panic!("{effects:?}")
+    };
     assert!(reason.contains("no space") && hint.is_some(), "{reason}");
 }
