@@ -313,6 +313,9 @@ pub(crate) enum Snapshot {
         name: String,
         /// Name of the snapshot; made from date and time when not given.
         snapshot: Option<String>,
+        /// Keep the memory of the running guest too (not available yet).
+        #[arg(long)]
+        memory: bool,
     },
     /// List the snapshots.
     List(NameJson),

@@ -16,7 +16,13 @@ use crate::{event_loop, lifecycle, print_json, running};
 /// `casemate snapshot …`.
 pub(crate) fn snapshot(world: &World, command: &Snapshot) -> Result<u8, Problem> {
     match command {
-        Snapshot::Create { name, snapshot } => create(world, name, snapshot.as_deref()),
+        Snapshot::Create { name, memory: true, .. } => {
+            let problem = Problem::new(not_kept(name))
+                .hint("without --memory its volumes are kept, all at one moment");
+            let cause = "this version cannot keep the memory of a guest".into();
+            Err(Problem { causes: vec![cause], ..problem })
+        }
+        Snapshot::Create { name, snapshot, .. } => create(world, name, snapshot.as_deref()),
         Snapshot::List(arguments) => list(world, arguments),
         Snapshot::Revert { name, snapshot } => revert(world, name, snapshot),
         Snapshot::Delete { name, snapshot } => delete(world, name, snapshot),
