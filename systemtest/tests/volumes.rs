@@ -103,7 +103,8 @@ fn volume_in_use_is_nobody_elses() {
     for words in [
         vec!["volume", "delete", "--yes", &volume],
         vec!["volume", "resize", &volume],
-        vec!["snapshot", "create", bank.world.name()],
+        vec!["snapshot", "delete", bank.world.name(), "x"],
+        vec!["snapshot", "diff-size", bank.world.name(), "x"],
     ] {
         let done = bank.world.casemate(words).within(SHORT).done().exits(1);
         done.says("has it");

@@ -26,6 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::boot;
 use crate::console::Console;
 use crate::events::{Epoll, Event, Token, Wait};
+use crate::freeze::{Freeze, Mounted};
 use crate::link::{Link, Received, Skipped};
 use crate::log::Log;
 use crate::session::Desk;
@@ -76,6 +77,9 @@ struct Agent {
     settings: Settings,
     console: Option<Console>,
     uevents: Option<Uevents>,
+    volumes: Vec<Mounted>,
+    /// Dropping it thaws.
+    freeze: Option<Freeze>,
     shutdown: Option<Shutdown>,
     /// The guest is set up.
     booted: bool,
@@ -150,6 +154,8 @@ impl Agent {
             settings: Settings::default(),
             console: None,
             uevents: None,
+            volumes: Vec::new(),
+            freeze: None,
             shutdown: None,
             booted: false,
             leaving: false,
@@ -199,6 +205,7 @@ impl Agent {
                     Token::PORT => self.link.event(&self.epoll),
                     Token::SIGNALS => self.take_signals(),
                     Token::UEVENTS => self.take_uevents(),
+                    Token::FREEZE => self.hear_freeze(),
                     token => {
                         if let Some((id, channel)) = token.as_session() {
                             let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
@@ -283,6 +290,7 @@ impl Agent {
     fn lose_connection(&mut self, reason: &str) {
         self.log.info(&format!("the connection to the host ended: {reason}"));
         self.sessions.abandon();
+        self.freeze = None;
         self.decoder = Decoder::new();
         self.assembler = Assembler::default();
     }

@@ -35,6 +35,8 @@ impl Token {
     pub(crate) const SIGNALS: Self = Self(1);
     /// The kernel's news of its devices.
     pub(crate) const UEVENTS: Self = Self(2);
+    /// A process that freezes a file system.
+    pub(crate) const FREEZE: Self = Self(3);
 
     /// A descriptor of the session with this id; ids begin with 1.
     pub(crate) fn session(id: u32, channel: Channel) -> Self {
@@ -169,6 +171,7 @@ mod tests {
         assert_eq!(Token::PORT.as_session(), None);
         assert_eq!(Token::SIGNALS.as_session(), None);
         assert_eq!(Token::UEVENTS.as_session(), None);
+        assert_eq!(Token::FREEZE.as_session(), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod agent;
 mod boot;
 mod console;
 mod events;
+mod freeze;
 mod handover;
 mod link;
 mod log;

@@ -110,7 +110,7 @@ fn lasting_target(line: &str) -> Option<String> {
 }
 
 /// The path in a field of mountinfo, where blanks and backslashes stand as `\ooo`.
-fn unescape(field: &str) -> String {
+pub(crate) fn unescape(field: &str) -> String {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((&first, behind)) = rest.split_first() {

@@ -333,12 +333,15 @@ pub(crate) enum Secret {
 /// What to do with snapshots: of all volumes of a compartment together.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Snapshot {
-    /// Keep the present state. The compartment must not be running.
+    /// Keep the present state. The guest of a running compartment holds still meanwhile.
     Create {
         /// Name of the compartment.
         name: String,
         /// Name of the snapshot; made from date and time when not given.
         snapshot: Option<String>,
+        /// Keep the memory of the running guest too (not available yet).
+        #[arg(long)]
+        memory: bool,
     },
     /// List the snapshots.
     List(NameJson),

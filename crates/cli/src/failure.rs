@@ -65,6 +65,10 @@ impl Problem {
             Failure::NoSuchSession => {
                 Self::new(format!("compartment `{name}` has no such session"))
             }
+            Failure::Failed { reason, hint } => {
+                let problem = Self::new(format!("compartment `{name}` could not do it"));
+                Self { causes: vec![reason], hint, ..problem }
+            }
             Failure::PermissionDenied => Self::new(format!("you may not use compartment `{name}`"))
                 .hint("its owner can name you in `users`"),
             Failure::NoDescriptor

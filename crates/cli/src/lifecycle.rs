@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use casemate_supervise::control::{self, Failure, Progress as State, Request};
 use casemate_supervise::prepare::{Target, World};
+use casemate_volume::SnapshotName;
 
 use crate::arguments::{Start, Stop};
 use crate::connect::{Answer, Supervisor};
 use crate::failure::Problem;
 use crate::progress::Progress;
+use crate::snapshot::not_kept;
 use crate::{console, event_loop, running, say_notes};
 
 /// Times a supervisor that ends without an answer is replaced.
@@ -101,15 +103,19 @@ pub(crate) async fn stop_one(world: &World, name: &str, force: bool) -> Result<(
             Err(_) => break,
         }
     }
+    gone(world, name, &mut supervisor).await;
+    Ok(())
+}
+
+/// Waits until a supervisor that is about to end has ended. The run directory goes last.
+async fn gone(world: &World, name: &str, supervisor: &mut Supervisor) {
     supervisor.closed().await;
-    // The directory goes last.
     for _ in 0..200 {
         if !world.run_directory(name).exists() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(())
 }
 
 /// Stops compartments and starts them again.
@@ -137,6 +143,37 @@ pub(crate) fn execute(world: &World, name: &str, resume: bool) -> Result<u8, Pro
         supervisor.ask::<State>(&request).await?;
         Ok(0)
     })
+}
+
+/// Has the supervisor of a running compartment take a snapshot, once it is ready; returns what it
+/// has to say of it. None when the compartment does not run.
+pub(crate) async fn snapshot(
+    world: &World,
+    name: &str,
+    snapshot: &SnapshotName,
+) -> Result<Option<Vec<String>>, Problem> {
+    loop {
+        let Some(mut supervisor) = running::supervisor(world, name)? else { return Ok(None) };
+        let request = Request::Snapshot(control::Snapshot { name: snapshot.to_string() });
+        let mut answer = Ok(State::default());
+        for request in [Request::Start, request] {
+            supervisor.send(&request, vec![], false).await?;
+            answer = supervisor.receive::<State>().await?.map(|answer| answer.value);
+            if answer.is_err() {
+                break;
+            }
+        }
+        match answer {
+            Ok(taken) => return Ok(Some(taken.notes)),
+            // When it is gone, the volumes can be taken here.
+            Err(Failure::Stopping) => gone(world, name, &mut supervisor).await,
+            Err(Failure::Failed { reason, hint }) => {
+                let problem = Problem::new(not_kept(name));
+                return Err(Problem { causes: vec![reason], hint, ..problem });
+            }
+            Err(failure) => return Err(Problem::answered(name, failure)),
+        }
+    }
 }
 
 /// Does something for each name; reports every failure and returns the last.

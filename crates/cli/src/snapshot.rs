@@ -1,12 +1,12 @@
-//! `casemate snapshot`: states of a compartment's volumes, all of them together, while it does not
-//! run.
+//! `casemate snapshot`: states of a compartment's volumes, all of them together. Taken also while
+//! it runs: then by its supervisor, which has the volumes.
 
 use std::collections::BTreeMap;
 
 use casemate_config::Compartment;
 use casemate_host::clock;
 use casemate_supervise::prepare::World;
-use casemate_volume::{LockedVolume, SnapshotName, VolumeError};
+use casemate_volume::{LockedVolume, SnapshotName, VolumeError, take_together};
 
 use crate::arguments::{NameJson, Snapshot};
 use crate::failure::Problem;
@@ -16,7 +16,13 @@ use crate::{event_loop, lifecycle, print_json, running};
 /// `casemate snapshot …`.
 pub(crate) fn snapshot(world: &World, command: &Snapshot) -> Result<u8, Problem> {
     match command {
-        Snapshot::Create { name, snapshot } => create(world, name, snapshot.as_deref()),
+        Snapshot::Create { name, memory: true, .. } => {
+            let problem = Problem::new(not_kept(name))
+                .hint("without --memory its volumes are kept, all at one moment");
+            let cause = "this version cannot keep the memory of a guest".into();
+            Err(Problem { causes: vec![cause], ..problem })
+        }
+        Snapshot::Create { name, snapshot, .. } => create(world, name, snapshot.as_deref()),
         Snapshot::List(arguments) => list(world, arguments),
         Snapshot::Revert { name, snapshot } => revert(world, name, snapshot),
         Snapshot::Delete { name, snapshot } => delete(world, name, snapshot),
@@ -61,20 +67,15 @@ fn create(world: &World, name: &str, snapshot: Option<&str>) -> Result<u8, Probl
         Some(text) => named(text)?,
         None => named(&clock::stamp(clock::now_ns() / 1_000_000_000))?,
     };
-    let mut volumes = take(world, name)?;
-    for index in 0..volumes.len() {
-        if let Err(error) = volumes[index].take_snapshot(&snapshot, false) {
-            // All of them or none.
-            for volume in &mut volumes[..index] {
-                if let Err(error) = volume.undo_snapshot(&snapshot) {
-                    crate::say_notes(&[format!("{}: {error}", volume.id())]);
-                }
-            }
-            return Err(
-                Problem::new(format!("could not keep the state of `{name}`")).because(&error)
-            );
-        }
+    world.compartment(name)?;
+    if let Some(notes) = event_loop()?.block_on(lifecycle::snapshot(world, name, &snapshot))? {
+        crate::say_notes(&notes);
+        outln!("snapshot {snapshot} of `{name}` is taken");
+        return Ok(0);
     }
+    let mut volumes = take(world, name)?;
+    take_together(&mut volumes.iter_mut().collect::<Vec<_>>(), &snapshot, false)
+        .map_err(failed(not_kept(name)))?;
     outln!("snapshot {snapshot} of `{name}` is taken");
     Ok(0)
 }
@@ -144,6 +145,11 @@ fn diff_size(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
         outln!("{:<28}  {}", volume.id().to_string(), mebibytes(bytes));
     }
     Ok(0)
+}
+
+/// What a snapshot that was not taken is called.
+pub(crate) fn not_kept(name: &str) -> String {
+    format!("could not keep the state of `{name}`")
 }
 
 /// Those volumes that have the snapshot; a volume declared later has none.

@@ -69,6 +69,15 @@ pub enum Order {
     Shutdown,
     /// The guest opened its port anew: look for a preamble, the old sessions are gone.
     PortReopened,
+    /// Ask the agent to hold up writes to the volumes.
+    Freeze {
+        /// Comes back in [`Report::Frozen`].
+        id: u32,
+        /// After so many milliseconds they go on by themselves.
+        milliseconds: u32,
+    },
+    /// Let them go on.
+    Thaw,
 }
 
 /// Link to supervisor. All text has been made harmless and cut.
@@ -130,6 +139,13 @@ pub enum Report {
     },
     /// The VMM closed the agent's port.
     PortClosed,
+    /// The agent answered a freeze.
+    Frozen {
+        /// The freeze's number.
+        id: u32,
+        /// Why nothing is frozen, in the agent's words.
+        failure: Option<String>,
+    },
 }
 
 /// Why a message could not be passed.

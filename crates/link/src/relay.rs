@@ -337,6 +337,10 @@ impl Relay {
             FromGuest::Pong { id } => Report::Pong { id },
             FromGuest::ShuttingDown => Report::ShuttingDown,
             FromGuest::RootDamaged { block } => Report::RootDamaged { block },
+            FromGuest::Frozen { id, failure } => {
+                let failure = failure.map(|text| harmless_line(&text, MAX_TEXT));
+                Report::Frozen { id, failure }
+            }
         });
         Ok(())
     }
@@ -359,6 +363,10 @@ impl Relay {
             Order::Ping { id } => self.port.say(&FromHost::Ping { id }),
             Order::SetClock { nanoseconds } => self.port.say(&FromHost::SetClock { nanoseconds }),
             Order::Shutdown => self.port.say(&FromHost::Shutdown),
+            Order::Freeze { id, milliseconds } => {
+                self.port.say(&FromHost::Freeze { id, milliseconds });
+            }
+            Order::Thaw => self.port.say(&FromHost::Thaw),
             Order::PortReopened => {
                 self.abandon_sessions();
                 self.port.reopen();
@@ -393,7 +401,10 @@ impl Relay {
     }
 
     fn report(&mut self, report: Report) {
-        let news = matches!(report, Report::GuestLog { .. } | Report::RootDamaged { .. });
+        let news = matches!(
+            report,
+            Report::GuestLog { .. } | Report::RootDamaged { .. } | Report::Frozen { .. }
+        );
         if self.reports.len() >= REPORT_LIMIT && news {
             return;
         }

@@ -16,6 +16,7 @@ pub mod jail;
 mod print;
 pub mod process;
 pub mod qemu;
+pub mod qmp;
 mod refusal;
 pub mod service;
 mod step;

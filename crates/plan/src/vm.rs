@@ -284,7 +284,8 @@ fn vmm(
             files,
             // One thread a processor, the main loop, RCU, and a pool of 64 for disk requests.
             limits: Limits {
-                open_files: 256,
+                // Each layer of a volume is open twice, and there are 128 at most.
+                open_files: 256 + 256 * request.volumes.len() as u64,
                 address_space: None,
                 file_size: file_size(request),
                 processes: 128 + u64::from(machine.cpus),

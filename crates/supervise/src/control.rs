@@ -46,6 +46,8 @@ pub enum Request {
     Signal(Signal),
     /// End one session.
     HangUp(HangUp),
+    /// Take a snapshot of the volumes.
+    Snapshot(Snapshot),
 }
 
 /// Parameters of `Run`. Comes with one descriptor: the session's socket.
@@ -120,6 +122,13 @@ pub struct Signal {
 pub struct HangUp {
     /// The session's number.
     pub session: u32,
+}
+
+/// Parameters of `Snapshot`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The snapshot's name.
+    pub name: String,
 }
 
 /// What a supervisor says of its compartment.
@@ -239,6 +248,13 @@ pub enum Failure {
     },
     /// Not for this user.
     PermissionDenied,
+    /// The compartment goes on, but this was not done.
+    Failed {
+        /// What happened.
+        reason: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
 }
 
 /// A failure as it travels.
@@ -274,6 +290,9 @@ impl Failure {
                 (service("InvalidParameter"), Some(serde_json::json!({ "parameter": parameter })))
             }
             Self::PermissionDenied => (service("PermissionDenied"), None),
+            Self::Failed { reason, hint } => {
+                (own("Failed"), Some(serde_json::json!({ "reason": reason, "hint": hint })))
+            }
         };
         ErrorReply { error, parameters }
     }
@@ -292,6 +311,9 @@ impl Failure {
             "NoSuchSession" => Self::NoSuchSession,
             "NoDescriptor" => Self::NoDescriptor,
             "PermissionDenied" => Self::PermissionDenied,
+            "Failed" => {
+                Self::Failed { reason: text("reason").unwrap_or_default(), hint: text("hint") }
+            }
             _ => Self::Ended { reason: format!("the supervisor said {}", reply.error), hint: None },
         }
     }
@@ -319,6 +341,7 @@ impl Request {
             "View" => Self::View(parameters(message.parameters)?),
             "Signal" => Self::Signal(parameters(message.parameters)?),
             "HangUp" => Self::HangUp(parameters(message.parameters)?),
+            "Snapshot" => Self::Snapshot(parameters(message.parameters)?),
             _ => return Err(Failure::MethodNotFound { method: message.method }),
         })
     }
@@ -336,6 +359,7 @@ impl Request {
             Self::View(view) => ("View", value(serde_json::to_value(view))),
             Self::Signal(signal) => ("Signal", value(serde_json::to_value(signal))),
             Self::HangUp(hang_up) => ("HangUp", value(serde_json::to_value(hang_up))),
+            Self::Snapshot(snapshot) => ("Snapshot", value(serde_json::to_value(snapshot))),
         };
         Message { method: format!("{INTERFACE}.{name}"), parameters }
     }

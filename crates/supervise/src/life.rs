@@ -19,6 +19,7 @@
 
 mod health;
 mod restart;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use casemate_wire::{Boot, ExitStatus, OpenSession};
 use crate::control::{Failure, Progress, Request, Run, SessionStatus};
 use health::{Health, Verdict};
 use restart::Restarts;
+use snapshot::Shot;
 
 /// Longest command shown in a status, in bytes.
 const COMMAND_TEXT: usize = 200;
@@ -73,6 +75,20 @@ pub enum Event {
     Terminate,
     /// The time of [`Life::deadline`] has come.
     Deadline,
+    /// What the VMM was asked to do for a snapshot is done, or it refused.
+    MachineDid {
+        /// The snapshot's number.
+        snapshot: u32,
+        /// Why not.
+        result: Result<(), String>,
+    },
+    /// [`Effect::KeepSnapshot`] is done, or could not be.
+    SnapshotKept {
+        /// The snapshot's number.
+        snapshot: u32,
+        /// Why not.
+        result: Result<(), String>,
+    },
 }
 
 /// What the runtime shall do.
@@ -102,6 +118,29 @@ pub enum Effect {
     RelaunchWithoutKvm,
     /// Write a line to the log; true for a warning.
     Log(bool, String),
+    /// Make a new layer for each volume and the VMM know it; [`Event::MachineDid`] follows.
+    PrepareSnapshot {
+        /// The snapshot's number.
+        number: u32,
+        /// Its name, as the client gave it.
+        name: String,
+    },
+    /// Let the VMM go over to the new layers; [`Event::MachineDid`] follows.
+    SwitchLayers {
+        /// The snapshot's number.
+        number: u32,
+    },
+    /// Write down that the VMM went over; always the last effect, and [`Event::SnapshotKept`]
+    /// follows.
+    KeepSnapshot {
+        /// The snapshot's number.
+        number: u32,
+    },
+    /// Remove the new layers, to which nothing went over.
+    DropSnapshot {
+        /// The snapshot's number.
+        number: u32,
+    },
 }
 
 /// How a life ended.
@@ -214,6 +253,10 @@ pub struct Life {
     last_end: Option<String>,
     /// What went wrong would go wrong again: it is not started again.
     hopeless: bool,
+    /// The snapshot that is being taken.
+    shot: Option<Shot>,
+    /// Snapshots begun so far, by which they are numbered.
+    shots: u32,
     effects: Vec<Effect>,
 }
 
@@ -242,6 +285,8 @@ impl Life {
             restarts: Restarts::default(),
             last_end: None,
             hopeless: false,
+            shot: None,
+            shots: 0,
             effects: Vec::new(),
         }
     }
@@ -271,6 +316,8 @@ impl Life {
                 self.stop("its supervisor was asked to end", false, now);
             }
             Event::Deadline => self.deadline_passed(now),
+            Event::MachineDid { snapshot, result } => self.machine_did(snapshot, result, now),
+            Event::SnapshotKept { snapshot, result } => self.kept(snapshot, result, now),
         }
         std::mem::take(&mut self.effects)
     }
@@ -282,6 +329,10 @@ impl Life {
         }
         match &self.state {
             State::Booting { deadline, .. } | State::Stopping { deadline, .. } => Some(*deadline),
+            // It does not end of idleness in the middle of a snapshot.
+            State::Running if self.shot.as_ref().is_some_and(|shot| shot.deadline().is_some()) => {
+                self.shot.as_ref()?.deadline()
+            }
             State::Running => {
                 let check = self.health.as_ref().map(Health::deadline);
                 check.into_iter().chain(self.idle_end()).min()
@@ -407,6 +458,9 @@ impl Life {
                     self.stop("it was asked to stop", stop.force, now);
                 }
             }
+            Request::Pause if self.shot.is_some() => {
+                self.refuse(id, Failure::WrongState { state: "taking a snapshot".into() });
+            }
             Request::Pause => self.execute(id, &State::Running, &State::Paused, false),
             Request::Resume => {
                 self.execute(id, &State::Paused, &State::Running, true);
@@ -451,6 +505,7 @@ impl Life {
                     self.refuse(id, Failure::NoSuchSession);
                 }
             }
+            Request::Snapshot(snapshot) => self.begin_snapshot(id, snapshot.name, now),
         }
     }
 
@@ -493,6 +548,9 @@ impl Life {
             self.stop("whoever wanted it has gone", true, now);
         }
         self.stopping.retain(|&other| other != id);
+        if let Some(shot) = &mut self.shot {
+            shot.forget(id);
+        }
         for session in self.sessions.values_mut() {
             if session.requester == Some(id) {
                 session.requester = None;
@@ -536,6 +594,7 @@ impl Life {
         match report {
             Report::Hello { version, kernel, booted, .. } => {
                 self.agent = Some((version, kernel));
+                self.agent_began_anew();
                 if let State::Booting { greeted, .. } = &mut self.state {
                     *greeted = true;
                     if booted {
@@ -563,6 +622,7 @@ impl Life {
                 self.port_closed = true;
                 self.judge(now);
             }
+            Report::Frozen { id, failure } => self.frozen(id, failure, now),
         }
     }
 
@@ -702,6 +762,9 @@ impl Life {
                     self.kill(outcome, now);
                 }
             }
+            State::Running if self.shot.as_ref().is_some_and(|shot| shot.deadline().is_some()) => {
+                self.snapshot_deadline(now);
+            }
             State::Running if self.idle_end().is_some_and(|end| end <= now) => {
                 self.stop("it was idle", true, now);
             }
@@ -828,11 +891,13 @@ impl Life {
                 self.refuse(id, failure.clone());
             }
         }
+        self.end_snapshot(&failure);
     }
 
     fn over(&mut self, now: Instant) {
         let State::Stopping { outcome, .. } = &self.state else { return };
         let outcome = outcome.clone();
+        self.forget_snapshot();
         match self.restarts.after(self.policy(), &outcome, now) {
             Some(until) => {
                 let (Outcome::Stopped { why } | Outcome::Failed { reason: why }) = outcome;
@@ -840,6 +905,8 @@ impl Life {
                 self.log(true, format!("{why}; it is started again in {seconds} s"));
                 self.last_end = Some(why);
                 self.state = State::Waiting { until };
+                // Even one that did not end after SIGKILL is waited for when it is cleared up.
+                self.alive.clear();
                 self.effects.push(Effect::ClearUp);
                 if !self.waiting.is_empty() {
                     self.relaunch();

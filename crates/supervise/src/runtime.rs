@@ -3,6 +3,8 @@
 //! One thread. Everything that can happen arrives in one `select`, becomes an [`Event`], and the
 //! effects that come back are carried out before the next event is looked at.
 
+mod snapshot;
+
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +30,7 @@ use crate::monitor;
 use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
 use crate::volumes::OpenVolume;
+use snapshot::Shot;
 
 /// Orders that may wait for the link process before it counts as stuck.
 const ORDER_LIMIT: usize = 4096;
@@ -77,6 +80,12 @@ struct Runtime<'h> {
     /// The image was checked for this launch and is as it was built.
     image_is_good: bool,
     kvm_never_worked: bool,
+    /// The node of QEMU that each volume's disk writes to.
+    nodes: Vec<String>,
+    /// Layers made for this VMM so far, by which their nodes are numbered.
+    layers_made: u32,
+    /// The snapshot that is being taken.
+    shot: Option<Shot>,
 }
 
 /// How a supervisor's work ended.
@@ -121,6 +130,9 @@ pub(crate) async fn run(
         checks_begun: 0,
         image_is_good: false,
         kvm_never_worked: false,
+        nodes: Vec::new(),
+        layers_made: 0,
+        shot: None,
     };
     runtime.check_image();
     runtime.launch();
@@ -161,6 +173,7 @@ pub(crate) async fn run(
     let outcome =
         runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
     runtime.crew.stop();
+    runtime.settle_volumes();
     let volumes = std::mem::take(&mut runtime.assignment.volumes);
     Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked, volumes })
 }
@@ -239,6 +252,7 @@ impl Runtime<'_> {
 
     fn launch(&mut self) {
         self.launches += 1;
+        self.nodes = self.first_nodes();
         let result = self.output().map_err(|error| error.to_string()).and_then(|output| {
             self.crew
                 .start(&self.assignment.plan, output, self.launches, &self.exits)
@@ -414,6 +428,10 @@ impl Runtime<'_> {
                 Effect::RelaunchWithoutKvm => self.relaunch_without_kvm(),
                 Effect::Log(true, text) => tracing::warn!("{text}"),
                 Effect::Log(false, text) => tracing::info!("{text}"),
+                Effect::PrepareSnapshot { number, name } => self.prepare_snapshot(number, &name),
+                Effect::SwitchLayers { number } => self.switch_layers(number),
+                Effect::KeepSnapshot { number } => self.keep_snapshot(number),
+                Effect::DropSnapshot { number } => self.drop_snapshot(number),
             }
         }
     }
@@ -459,6 +477,8 @@ impl Runtime<'_> {
 
     fn clear_up(&mut self) {
         self.crew.stop();
+        self.shot = None;
+        self.settle_volumes();
         self.orders = None;
         self.commands = None;
         self.waiting_orders.clear();

@@ -192,13 +192,14 @@ pub(crate) fn keep_state(volumes: Vec<OpenVolume>, rule: &str) {
     let (Ok(name), Ok(rule)) = (name.parse::<SnapshotName>(), rule.parse::<Retention>()) else {
         return tracing::error!("could not take snapshots: {name:?} or {rule:?} cannot be used");
     };
-    for OpenVolume { mut locked, .. } in volumes {
-        let id = locked.id().clone();
-        if let Err(error) = locked.take_snapshot(&name, true) {
-            tracing::warn!("could not take a snapshot of the volume {id}: {error}");
-            continue;
-        }
-        match locked.expire(&rule) {
+    let mut locked: Vec<LockedVolume> = volumes.into_iter().map(|volume| volume.locked).collect();
+    let mut all: Vec<&mut LockedVolume> = locked.iter_mut().collect();
+    if let Err(error) = casemate_volume::take_together(&mut all, &name, true) {
+        return tracing::warn!("could not take a snapshot: {}", crate::chain(&error));
+    }
+    for volume in all {
+        let id = volume.id().clone();
+        match volume.expire(&rule) {
             Ok(gone) => tracing::info!("took snapshot {name} of {id}; {} deleted", gone.len()),
             Err(error) => tracing::warn!("could not delete old snapshots of {id}: {error}"),
         }

@@ -104,14 +104,9 @@ pub enum VolumeError {
         /// Which.
         name: SnapshotName,
     },
-    /// Something was written since it was taken.
-    #[error("could not undo the snapshot {name} of the volume {id}: it is in use")]
-    SnapshotUsed {
-        /// Of which volume.
-        id: VolumeId,
-        /// Which.
-        name: SnapshotName,
-    },
+    /// The one before is neither taken nor not.
+    #[error("could not take a snapshot of the volume {0}: the one before is not finished")]
+    SnapshotUnfinished(VolumeId),
     /// There are as many as there can be.
     #[error("could not take a snapshot of the volume {0}: it has {MOST_LAYERS} layers already")]
     TooManyLayers(VolumeId),

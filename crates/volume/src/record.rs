@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use casemate_config::KeySource;
+use casemate_config::{KeySource, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use crate::name::SnapshotName;
@@ -37,6 +37,19 @@ pub(crate) struct Record {
     /// The number of the next layer. Never used twice.
     pub(crate) next: u32,
     pub(crate) layers: BTreeMap<u32, Layer>,
+    /// A snapshot that is neither taken nor not: see [`crate::together`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) prepared: Option<Prepared>,
+}
+
+/// A snapshot whose layer, the one numbered `next`, is on the disk and may be written to already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Prepared {
+    /// What the active layer becomes.
+    pub(crate) snapshot: Snapshot,
+    /// The compartment's other volumes of which it is as well.
+    pub(crate) with: Vec<String>,
 }
 
 /// One layer.
@@ -107,7 +120,17 @@ impl Record {
     pub(crate) fn new(size: u64, created: u64, key: KeyKind) -> Self {
         let root = Layer { parent: None, snapshot: None };
         let layers = BTreeMap::from([(0, root)]);
-        Self { format: FORMAT, size, created, key, blank: true, active: 0, next: 1, layers }
+        Self {
+            format: FORMAT,
+            size,
+            created,
+            key,
+            blank: true,
+            active: 0,
+            next: 1,
+            layers,
+            prepared: None,
+        }
     }
 
     /// Whether it can be one of ours.
@@ -141,10 +164,16 @@ impl Record {
         if self.layers.keys().any(|number| *number >= self.next) {
             return Err("it counts its layers wrongly");
         }
+        let prepared = self.prepared.iter().map(|prepared| &prepared.snapshot.name);
         let mut names: Vec<_> = self.snapshots().map(|(_, snapshot)| &snapshot.name).collect();
+        names.extend(prepared);
         names.sort();
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("two snapshots have one name");
+        }
+        let mut others = self.prepared.iter().flat_map(|prepared| &prepared.with);
+        if !others.all(|name| name.parse::<VolumeName>().is_ok()) {
+            return Err("a volume it names can be none");
         }
         Ok(())
     }
@@ -190,6 +219,23 @@ impl Record {
         self.layers.insert(number, Layer { parent: Some(parent), snapshot: None });
         self.active = number;
         number
+    }
+
+    /// Lets the prepared snapshot be taken: the guest writes to the prepared layer.
+    pub(crate) fn keep_prepared(&mut self) {
+        let Some(prepared) = self.prepared.take() else { return };
+        let active = self.active;
+        if let Some(layer) = self.layers.get_mut(&active) {
+            layer.snapshot = Some(prepared.snapshot);
+        }
+        self.put_layer(active);
+    }
+
+    /// Lets the prepared snapshot not be taken.
+    pub(crate) fn drop_prepared(&mut self) {
+        if self.prepared.take().is_some() {
+            self.next += 1;
+        }
     }
 
     /// Forgets layers that nothing stands on and that are neither active nor a snapshot.

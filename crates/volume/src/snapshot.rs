@@ -6,8 +6,8 @@
 //! leftover; after it, an old one is. A merge changes nothing that is seen through the upper
 //! layer, so that a killed one is begun again.
 //!
-//! While a VM has the volume, only taking and undoing a snapshot are allowed, and the VM must be
-//! told to write to the new layer (`blockdev-snapshot`).
+//! While a VM has the volume, snapshots are taken as [`crate::together`] says, and nothing else is
+//! done here.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -36,9 +36,6 @@ impl LockedVolume {
     /// Takes a snapshot: the active layer stays as it is, the guest goes on in a new one.
     /// `automatic` marks those a [`Retention`] rule may delete.
     ///
-    /// Of a running VM: freeze its file systems, call this, have the VM write to the new layer,
-    /// thaw. When the VM refuses, call [`Self::undo_snapshot`].
-    ///
     /// # Errors
     /// There is one of this name, there are too many, or the disk is full.
     pub fn take_snapshot(
@@ -63,28 +60,6 @@ impl LockedVolume {
             })
         });
         self.tidied(done)
-    }
-
-    /// Undoes the taking of a snapshot to which a VM did not go over: it goes on writing to the
-    /// layer that was the snapshot.
-    ///
-    /// # Errors
-    /// [`VolumeError::SnapshotUsed`] when the new layer is not empty, or not the active one.
-    pub fn undo_snapshot(&mut self, name: &SnapshotName) -> Result<(), VolumeError> {
-        let (number, active) = (self.find(name)?, self.record.active);
-        let above = self.record.layers.get(&active).and_then(|layer| layer.parent);
-        let alone = self.record.children(number).count() == 1;
-        if above != Some(number)
-            || !alone
-            || !qcow2::is_empty(&self.file(active), self.record.size)?
-        {
-            let (id, name) = (self.id.clone(), name.clone());
-            return Err(VolumeError::SnapshotUsed { id, name });
-        }
-        self.change(|record| record.merged(number, active))?;
-        self.remove_leftovers()?;
-        // It may have been grown since.
-        self.grow_active()
     }
 
     /// Goes back to a snapshot. What was written since the last one taken is lost; all snapshots
@@ -199,7 +174,7 @@ impl LockedVolume {
     }
 
     /// Makes the file of the layer that [`Record::put_layer`] adds next.
-    fn make_next_layer(&self) -> Result<(), VolumeError> {
+    pub(crate) fn make_next_layer(&self) -> Result<(), VolumeError> {
         if self.record.layers.len() >= MOST_LAYERS {
             return Err(VolumeError::TooManyLayers(self.id.clone()));
         }

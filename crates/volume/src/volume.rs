@@ -52,7 +52,8 @@ impl LockedVolume {
         let damaged = |why| VolumeError::Damaged { id: id.clone(), why };
         let record = record.ok_or_else(|| damaged("its volume.json is missing"))?;
         record.check().map_err(damaged)?;
-        let volume = Self { id, folder, record, lock };
+        let mut volume = Self { id, folder, record, lock };
+        volume.settle()?;
         volume.remove_leftovers()?;
         // Growing that was killed is finished; if it cannot be now, the guest sees the old size.
         let _ = volume.grow_active();
@@ -173,8 +174,9 @@ impl LockedVolume {
 
     /// Removes layers that are not in the record, and files that were being written.
     pub(crate) fn remove_leftovers(&self) -> Result<(), VolumeError> {
-        let known: HashSet<String> =
-            self.record.layers.keys().map(|number| Record::file(*number)).collect();
+        let prepared = self.record.prepared.as_ref().map(|_| &self.record.next);
+        let numbers = self.record.layers.keys().chain(prepared);
+        let known: HashSet<String> = numbers.map(|number| Record::file(*number)).collect();
         for entry in fs::read_dir(&self.folder).map_err(files("read", &self.folder))? {
             let entry = entry.map_err(files("read", &self.folder))?;
             let name = entry.file_name();

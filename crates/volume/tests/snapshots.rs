@@ -26,7 +26,6 @@ enum Op {
     Revert(u8),
     Delete(u8),
     Grow,
-    Undo(u8),
     Reopen,
 }
 
@@ -37,7 +36,6 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (0..6_u8).prop_map(Op::Revert),
         3 => (0..6_u8).prop_map(Op::Delete),
         1 => Just(Op::Grow),
-        1 => (0..6_u8).prop_map(Op::Undo),
         1 => Just(Op::Reopen),
     ];
     prop::collection::vec(op, 1..18)
@@ -58,21 +56,17 @@ fn follow(world: &World, ops: &[Op]) {
     let mut volume = world.made(MIB);
     let mut now = State::new();
     let mut taken: BTreeMap<u8, State> = BTreeMap::new();
-    // The snapshot the active layer stands on while nothing was written, if no other changed.
-    let mut fresh = None;
     for op in ops {
         match op {
             Op::Write(cell, byte) => {
                 write(&volume, &[(cell * CELL, CELL, *byte)]);
                 now.insert(*cell, *byte);
-                fresh = None;
             }
             Op::Take(number) => {
                 let result = volume.take_snapshot(&snapshot(&number.to_string()), false);
                 assert_eq!(result.is_err(), taken.contains_key(number), "{result:?}");
                 if result.is_ok() {
                     taken.insert(*number, now.clone());
-                    fresh = Some(*number);
                 }
             }
             Op::Revert(number) => {
@@ -80,29 +74,15 @@ fn follow(world: &World, ops: &[Op]) {
                 assert_eq!(result.is_ok(), taken.contains_key(number), "{result:?}");
                 if let Some(state) = taken.get(number) {
                     now.clone_from(state);
-                    fresh = None;
                 }
             }
             Op::Delete(number) => {
                 let result = volume.delete_snapshot(&snapshot(&number.to_string()));
                 assert_eq!(result.is_ok(), taken.remove(number).is_some(), "{result:?}");
-                fresh = None;
             }
             Op::Grow => {
                 let mib = volume.size() / (1 << 20) + 1;
                 volume.resize(Size::from_mib(mib).expect("a size")).expect("grown");
-            }
-            Op::Undo(number) => {
-                let result = volume.undo_snapshot(&snapshot(&number.to_string()));
-                if fresh == Some(*number) {
-                    result.expect("undone");
-                } else if result.is_err() {
-                    continue;
-                }
-                // It may be so after a revert or a deletion too.
-                let state = taken.remove(number).expect("was there");
-                assert_eq!(state, now);
-                fresh = None;
             }
             Op::Reopen => {
                 drop(volume);
@@ -161,12 +141,6 @@ fn neighbours_of_a_deleted_snapshot_stay() {
         Op::Write(6, 6),
     ];
     follow(&world, &ops);
-}
-
-#[test]
-fn a_volume_grown_after_a_snapshot_that_is_undone_stays_large() {
-    let Some(world) = world(AGE) else { return };
-    follow(&world, &[Op::Write(1, 1), Op::Take(0), Op::Grow, Op::Undo(0), Op::Write(2, 2)]);
 }
 
 #[test]
@@ -242,7 +216,6 @@ fn layers_a_vmm_tampered_with_are_not_opened() {
         assert!(matches!(volume.layers(), Err(VolumeError::Layer(_))));
         assert!(volume.delete_snapshot(&snapshot("a")).is_err());
         assert!(volume.resize(Size::from_mib(2).expect("a size")).is_err());
-        assert!(volume.undo_snapshot(&snapshot("a")).is_err());
         fs::write(&path, &good).expect("written");
     }
     // A layer that is a link to somewhere else, or the raw one a qcow2 in disguise.

@@ -51,6 +51,13 @@ pub enum FromGuest {
         /// The first such block, in units of 4096 bytes; of the data or of its hash tree.
         block: u64,
     },
+    /// The answer to [`FromHost::Freeze`].
+    Frozen {
+        /// The number of the freeze.
+        id: u32,
+        /// Why nothing is frozen, for a person; none when all volumes are.
+        failure: Option<String>,
+    },
 }
 
 /// From the host to the agent.
@@ -77,6 +84,16 @@ pub enum FromHost {
     },
     /// End all sessions, unmount, power off.
     Shutdown,
+    /// Write what waits to the volumes' file systems and hold up all further writes to them.
+    Freeze {
+        /// Comes back in [`FromGuest::Frozen`].
+        id: u32,
+        /// Milliseconds after which they thaw by themselves, so that a host that is gone leaves no
+        /// guest frozen.
+        milliseconds: u32,
+    },
+    /// Let writes go on.
+    Thaw,
 }
 
 /// Everything the agent needs to make the guest out of a kernel and an image.

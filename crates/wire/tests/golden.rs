@@ -34,6 +34,7 @@ fn from_guest() -> Vec<(&'static str, FromGuest)> {
         ("Pong", FromGuest::Pong { id: 300 }),
         ("ShuttingDown", FromGuest::ShuttingDown),
         ("RootDamaged", FromGuest::RootDamaged { block: 300 }),
+        ("Frozen", FromGuest::Frozen { id: 300, failure: Some("why".into()) }),
     ]
 }
 
@@ -100,6 +101,8 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         ("SetClock", FromHost::SetClock { nanoseconds: 1 << 60 }),
         ("Ping", FromHost::Ping { id: 0 }),
         ("Shutdown", FromHost::Shutdown),
+        ("Freeze", FromHost::Freeze { id: 300, milliseconds: 10_000 }),
+        ("Thaw", FromHost::Thaw),
     ]
 }
 

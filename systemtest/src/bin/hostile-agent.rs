@@ -299,6 +299,25 @@ fn play(mode: &str) -> std::io::Result<()> {
             link.say(&FromGuest::Ready)?;
             link.say(&FromGuest::ShuttingDown)?;
         }
+        "refuses-to-freeze" | "lies-about-freezing" => {
+            link.greet()?;
+            link.hello()?;
+            loop {
+                match link.hear()? {
+                    FromHost::Boot(_) => link.say(&FromGuest::Ready)?,
+                    FromHost::Freeze { id, .. } => {
+                        for other in [id.wrapping_add(1), 0, u32::MAX] {
+                            link.say(&FromGuest::Frozen { id: other, failure: None })?;
+                        }
+                        let failure = (mode == "refuses-to-freeze").then(|| ESCAPES.repeat(1000));
+                        for _ in 0..100 {
+                            link.say(&FromGuest::Frozen { id, failure: failure.clone() })?;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
         "new-greetings" => loop {
             link.port.write_all(&preamble::encode(preamble::FROM_GUEST, 1))?;
             link.hello()?;
@@ -334,7 +353,8 @@ fn answer(link: &mut Link) -> std::io::Result<()> {
             FromHost::Shutdown => {
                 let _ = reboot(RebootMode::RB_POWER_OFF);
             }
-            FromHost::SetClock { .. } | FromHost::Ping { .. } => {}
+            // Silence to a freeze too.
+            _ => {}
         }
     }
 }

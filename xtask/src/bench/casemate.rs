@@ -19,6 +19,18 @@ pub(super) const NAME: &str = "bench-run";
 /// The one with a server for ssh.
 pub(super) const WITH_SSH: &str = "bench-ssh";
 
+/// One with a volume, that lasts until it is stopped.
+pub(super) const WITH_VOLUME: &str = "bench-volume";
+
+/// One whose image has systemd.
+pub(super) const WITH_SYSTEMD: &str = "bench-systemd";
+
+/// One whose image has a browser.
+pub(super) const WITH_BROWSER: &str = "bench-browser";
+
+/// All of them.
+const ALL: [&str; 5] = [NAME, WITH_SSH, WITH_VOLUME, WITH_SYSTEMD, WITH_BROWSER];
+
 /// Everything must be gone by then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,11 +54,18 @@ impl Casemate {
     pub(super) fn new(folder: &Path) -> Result<Self> {
         let config = folder.join("bench.toml");
         let text = "memory = \"256MiB\"\ndisposable = true\nidle-timeout = 600\n";
-        let both = format!(
+        let key = folder.join("volume.age");
+        let all = format!(
             "[compartment.{NAME}]\n{text}\n[compartment.{WITH_SSH}]\n{text}\
-             programs = [\"openssh-server\"]\n"
+             programs = [\"openssh-server\"]\n\
+             [compartment.{WITH_SYSTEMD}]\n{text}guest.init = \"systemd\"\n\
+             [compartment.{WITH_BROWSER}]\n{text}programs = [\"firefox-esr\"]\n\
+             [compartment.{WITH_VOLUME}]\nmemory = \"320MiB\"\n\
+             [[compartment.{WITH_VOLUME}.volumes]]\nname = \"data\"\nsize = \"1GiB\"\n\
+             mount-point = \"/home/user/data\"\nkey = {{ age = {:?} }}\n",
+            key.display().to_string(),
         );
-        fs::write(&config, both)?;
+        fs::write(&config, all)?;
         Ok(Self { config })
     }
 
@@ -70,9 +89,22 @@ impl Casemate {
         run(self.command(&["image", "build"]).stderr(Stdio::inherit()))
     }
 
+    /// Removes the volume, if there is one.
+    pub(super) fn delete_volume(&self) {
+        let volume = format!("{WITH_VOLUME}/data");
+        let mut command = self.command(&["volume", "delete", "--yes", &volume]);
+        // There is mostly none.
+        let _ = command.stdout(Stdio::null()).status();
+    }
+
     /// What a start would do.
     pub(super) fn plan(&self) -> Result<Value> {
-        let text = output(&mut self.command(&["plan", NAME, "--json"]))?;
+        self.plan_of(NAME)
+    }
+
+    /// The same of another one.
+    pub(super) fn plan_of(&self, name: &str) -> Result<Value> {
+        let text = output(&mut self.command(&["plan", name, "--json"]))?;
         serde_json::from_str(&text).context("could not read the plan")
     }
 
@@ -84,7 +116,7 @@ impl Casemate {
 
     /// Stops what runs, and waits until all is gone.
     pub(super) fn end_all(&self) -> Result<()> {
-        for name in [NAME, WITH_SSH] {
+        for name in ALL {
             run(self.command(&["stop", name]).stdout(Stdio::null()).stderr(Stdio::inherit()))?;
         }
         await_all_gone(Instant::now())

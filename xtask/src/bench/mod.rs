@@ -6,12 +6,14 @@
 mod bare;
 mod casemate;
 mod cpio;
+mod image;
 mod others;
 mod pipe;
 mod processes;
 mod samples;
 mod size;
 mod start;
+mod storage;
 mod table;
 
 use std::fs;
@@ -32,6 +34,8 @@ use table::Figure;
 pub(crate) enum Bench {
     /// `casemate run`: start, calls, throughput, memory, stop.
     Run(Arguments),
+    /// Images and volumes: builds, sizes, reads, snapshots, refusals.
+    Image(image::Arguments),
 }
 
 /// Options of `cargo xtask bench run`.
@@ -65,7 +69,6 @@ struct Bed {
 
 /// Measures.
 pub(crate) fn bench(what: &Bench) -> Result<()> {
-    let Bench::Run(arguments) = what;
     let begin = Instant::now();
     build()?;
     processes::adopt()?;
@@ -86,30 +89,31 @@ pub(crate) fn bench(what: &Bench) -> Result<()> {
         figures: Vec::new(),
         raw: Raw::new(),
     };
-    let measured = measure(&mut bed, arguments);
+    let (name, measured) = match what {
+        Bench::Run(arguments) => ("run", measure(&mut bed, arguments)),
+        Bench::Image(arguments) => ("image", measure_images(&mut bed, arguments)),
+    };
     // Whatever happened, nothing shall go on running.
     bed.casemate.end_all()?;
+    bed.casemate.delete_volume();
     measured?;
 
     let acceleration = plan["acceleration"].as_str().unwrap_or("unknown").to_uppercase();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!(
-        "\n{acceleration}, {} processors, load now {}, medians of {} starts, {} calls, {}\n",
+        "\n{acceleration}, {} processors, load now {}, medians, {what:?}, {}\n",
         std::thread::available_parallelism().map_or(1, usize::from),
         load.split(' ').next().unwrap_or("unknown"),
-        arguments.starts,
-        arguments.calls,
         seconds(begin.elapsed())
     );
     print!("{}", table::table(&bed.figures));
     let report = json!({
         "acceleration": acceleration,
-        "starts": arguments.starts,
-        "calls": arguments.calls,
+        "asked": format!("{what:?}"),
         "figures": table::json(&bed.figures),
         "samples": bed.raw,
     });
-    let file = folder.join("run.json");
+    let file = folder.join(format!("{name}.json"));
     fs::write(&file, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("could not write {}", file.display()))?;
     println!("\n{}", file.display());
@@ -125,6 +129,16 @@ fn measure(bed: &mut Bed, arguments: &Arguments) -> Result<()> {
     size::list(bed, arguments.calls)?;
     size::memory(bed)?;
     size::programs(bed)
+}
+
+fn measure_images(bed: &mut Bed, arguments: &image::Arguments) -> Result<()> {
+    bed.casemate.delete_volume();
+    start::starts_and_stops(bed, arguments.starts)?;
+    image::sizes(bed, arguments.browser)?;
+    storage::reads(bed, arguments.snapshots)?;
+    storage::snapshots(bed, arguments.snapshots)?;
+    image::refusal(bed, arguments.starts)?;
+    image::builds(bed, arguments.builds)
 }
 
 /// Says what is being measured, on a line of its own.

@@ -15,6 +15,8 @@ impl Agent {
         if self.shutdown.is_some() {
             return;
         }
+        // What is frozen could not be unmounted.
+        self.freeze = None;
         self.link.out.message(&FromGuest::ShuttingDown);
         self.link.flush(&self.epoll);
         if self.role == Role::Service {

@@ -10,6 +10,7 @@ use super::{Agent, Role, since_boot};
 use crate::boot;
 use crate::console::Console;
 use crate::events::{Epoll, Token};
+use crate::freeze::{Freeze, Mounted};
 use crate::handover;
 use crate::session::Desk;
 use crate::session::command::Settings;
@@ -59,8 +60,45 @@ impl Agent {
             }
             FromHost::Ping { id } => self.link.out.message(&FromGuest::Pong { id }),
             FromHost::Shutdown => self.stop(),
+            FromHost::Freeze { id, milliseconds } => self.freeze(id, milliseconds),
+            FromHost::Thaw => self.freeze = None,
         }
         Ok(())
+    }
+
+    /// Begins to freeze the volumes, unless that is done already.
+    fn freeze(&mut self, id: u32, milliseconds: u32) {
+        let time = Duration::from_millis(milliseconds.into());
+        let begun = if self.freeze.is_some() {
+            Err("the volumes are being frozen already".to_owned())
+        } else if !self.booted || self.shutdown.is_some() {
+            Err("the guest is not up".to_owned())
+        } else {
+            Freeze::begin(id, &self.volumes, time, &self.epoll)
+                .map_err(|error| format!("could not start a process that freezes: {error}"))
+        };
+        match begun {
+            Ok(freeze) => {
+                self.freeze = Some(freeze);
+                self.hear_freeze();
+            }
+            Err(reason) => self.link.out.message(&FromGuest::Frozen { id, failure: Some(reason) }),
+        }
+    }
+
+    /// Tells the host how the freezing went.
+    pub(super) fn hear_freeze(&mut self) {
+        let Some(freeze) = &mut self.freeze else { return };
+        if let Some(answer) = freeze.hear() {
+            let (id, failure) = (freeze.id(), answer.err());
+            if failure.is_some() {
+                self.freeze = None;
+            }
+            self.link.out.message(&FromGuest::Frozen { id, failure });
+        } else if freeze.is_over() {
+            self.log.warn("the host has not said that the volumes may thaw; they did");
+            self.freeze = None;
+        }
     }
 
     /// Sets the guest up and says how that went.
@@ -83,6 +121,12 @@ impl Agent {
             return self.stop();
         }
         self.booted = true;
+        for volume in &boot.volumes {
+            match Mounted::at(&volume.name, &volume.mount_point) {
+                Ok(mounted) => self.volumes.push(mounted),
+                Err(error) => self.log.warn(format!("{:?} cannot be frozen: {error}", volume.name)),
+            }
+        }
         self.sessions.use_cgroups();
         self.settings = Settings { default_user: boot.default_user, environment: boot.environment };
         if boot.init == Init::Systemd

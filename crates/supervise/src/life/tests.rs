@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::{HangUp, Signal, Stop, View};
+use crate::control::{HangUp, Signal, Snapshot, Stop, View};
+
+mod snapshots;
 
 fn terms() -> Terms {
     Terms {
@@ -96,6 +98,18 @@ impl Stage {
         effects.extend(self.tell(Event::Report(Report::PortClosed)));
         effects.extend(self.tell(Event::Exited(Role::Link, "ended with code 0".into())));
         effects
+    }
+}
+
+fn volume() -> casemate_wire::VolumeMount {
+    casemate_wire::VolumeMount {
+        name: "data".into(),
+        serial: "volume0".into(),
+        mount_point: "/data".into(),
+        filesystem: "ext4".into(),
+        blank: false,
+        sector_size: 4096,
+        key: casemate_wire::Key::new(&[]),
     }
 }
 
@@ -580,6 +594,9 @@ enum Op {
     VmmExits,
     LinkExits,
     Terminate,
+    Snapshot,
+    Machine(u32, bool),
+    Frozen(u32, bool),
     Wait(u64),
 }
 
@@ -608,8 +625,16 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Op::VmmExits),
         Just(Op::LinkExits),
         Just(Op::Terminate),
+        Just(Op::Snapshot),
+        Just(Op::Snapshot),
+        (0..4u32, any::<bool>()).prop_map(|(number, good)| Op::Machine(number, good)),
+        (0..4u32, any::<bool>()).prop_map(|(number, good)| Op::Frozen(number, good)),
         (0..100u64).prop_map(Op::Wait),
     ]
+}
+
+fn result(good: bool) -> Result<(), String> {
+    if good { Ok(()) } else { Err("x".into()) }
 }
 
 fn event(op: &Op, id: RequestId) -> Option<Event> {
@@ -641,6 +666,13 @@ fn event(op: &Op, id: RequestId) -> Option<Event> {
         Op::VmmExits => Event::Exited(Role::Vmm, "ended".into()),
         Op::LinkExits => Event::Exited(Role::Link, "ended".into()),
         Op::Terminate => Event::Terminate,
+        Op::Snapshot => request(Request::Snapshot(Snapshot { name: "x".into() })),
+        Op::Machine(snapshot, good) => {
+            Event::MachineDid { snapshot: *snapshot, result: result(*good) }
+        }
+        Op::Frozen(id, good) => {
+            Event::Report(Report::Frozen { id: *id, failure: result(*good).err() })
+        }
         Op::Wait(_) => return None,
     })
 }
@@ -659,9 +691,12 @@ proptest! {
     ) {
         let idle_timeout = idle.map(Duration::from_secs);
         let health_check = checked.then(check);
-        let all = Terms { fresh, idle_timeout, restart, health_check, ..terms() };
+        let mut guest = terms().guest;
+        guest.volumes = vec![volume()];
+        let all = Terms { fresh, idle_timeout, restart, health_check, guest, ..terms() };
         let without_kvm = kvm.then(|| Box::new(all.clone()));
         let mut stage = Stage::new(Terms { without_kvm, ..all });
+        let mut open = std::collections::BTreeSet::new();
         let mut asked = std::collections::BTreeSet::new();
         let mut relaunch = false;
         let launched = std::cell::Cell::new(false);
@@ -671,15 +706,29 @@ proptest! {
                 Some(event) => stage.tell(event),
                 None => stage.wait(seconds),
             };
-            for effect in effects {
+            let mut effects = std::collections::VecDeque::from(effects);
+            while let Some(effect) = effects.pop_front() {
                 match effect {
                     Effect::Reply(id, _) => {
                         assert!(asked.remove(&id), "request {id} answered twice");
+                    }
+                    Effect::PrepareSnapshot { number, .. } => {
+                        assert!(open.is_empty(), "two at a time");
+                        open.insert(number);
+                    }
+                    Effect::SwitchLayers { number } => assert!(open.contains(&number)),
+                    Effect::DropSnapshot { number } => assert!(open.remove(&number)),
+                    Effect::KeepSnapshot { number } => {
+                        assert!(open.remove(&number) && effects.is_empty());
+                        let result = result(number % 2 == 0);
+                        effects.extend(stage.tell(Event::SnapshotKept { snapshot: number, result }));
                     }
                     Effect::RelaunchWithoutKvm => {
                         assert!(!std::mem::replace(&mut relaunch, true), "relaunched twice");
                         launched.set(false);
                     }
+                    // What was left of a snapshot is settled with the volumes.
+                    Effect::ClearUp => open.clear(),
                     Effect::Relaunch => {
                         assert!(restart != Restart::No, "nobody wanted it started again");
                         assert!(stage.life.alive.is_empty(), "it still runs");
@@ -699,7 +748,7 @@ proptest! {
             }
             let id = id as RequestId;
             if matches!(op, Op::Start | Op::Run { .. } | Op::Stop { .. } | Op::Pause | Op::Resume
-                | Op::View | Op::Signal(_) | Op::HangUp(_))
+                | Op::View | Op::Signal(_) | Op::HangUp(_) | Op::Snapshot)
             {
                 asked.insert(id);
             }

@@ -103,11 +103,18 @@ pub(crate) fn home(mib: u64, key: KeySource) -> Volume {
 
 /// The disk as QEMU is told of it.
 pub(crate) fn disk(volume: &LockedVolume) -> String {
+    disk_with(volume, None)
+}
+
+/// The same with another layer on top.
+pub(crate) fn disk_with(volume: &LockedVolume, top: Option<&Path>) -> String {
     let mut below = serde_json::Value::Null;
-    for layer in volume.layers().expect("layers") {
-        let driver = if layer.format == DiskFormat::Raw { "raw" } else { "qcow2" };
+    let layers = volume.layers().expect("layers").into_iter();
+    let layers = layers.map(|layer| (layer.format, layer.path));
+    for (format, path) in layers.chain(top.map(|path| (DiskFormat::Qcow2, path.to_owned()))) {
+        let driver = if format == DiskFormat::Raw { "raw" } else { "qcow2" };
         let mut node = serde_json::json!({
-            "driver": driver, "file": { "driver": "file", "filename": layer.path }
+            "driver": driver, "file": { "driver": "file", "filename": path }
         });
         if !below.is_null() {
             node["backing"] = below;
@@ -133,13 +140,18 @@ fn run(command: &mut Command) {
 
 /// Writes to the disk as a guest would: (offset, length, byte) each.
 pub(crate) fn write(volume: &LockedVolume, writes: &[(u64, u64, u8)]) {
+    write_to(disk(volume), writes);
+}
+
+/// The same to a disk as QEMU is told of it.
+pub(crate) fn write_to(disk: String, writes: &[(u64, u64, u8)]) {
     // It ends with a test that is killed on purpose.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "qemu-io"]);
     for (at, length, byte) in writes {
         command.args(["-c", &format!("write -P {byte} {at} {length}")]);
     }
-    run(command.arg(disk(volume)));
+    run(command.arg(disk));
 }
 
 /// The whole disk as a guest sees it.
