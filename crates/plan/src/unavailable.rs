@@ -2,8 +2,7 @@
 //! ignored. A feature that arrives removes its line here.
 
 use casemate_config::{
-    Allocator, AuditSettings, Compartment, EngineKind, EngineSettings, Gpu, Hardening, Origin,
-    RestartPolicy, Sound,
+    AuditSettings, Compartment, EngineKind, EngineSettings, Gpu, Origin, RestartPolicy, Sound,
 };
 
 /// What `compartment` asks for and cannot have, as `setting: what it is`.
@@ -15,7 +14,7 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 17] = [
+    let table: [(bool, &str); 15] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
@@ -31,8 +30,6 @@ pub(crate) fn features(
         (c.restart != RestartPolicy::No, "`restart` (starting again by itself)"),
         (c.log_level.is_some() || engine.log_level.is_some(), "`log-level`"),
         (g.users.iter().any(|user| user.password_less), "`password-less` of a guest user"),
-        (g.hardening != Hardening::None, "`guest.hardening`"),
-        (g.allocator != Allocator::Default, "`guest.allocator`"),
     ];
     table.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what.to_owned()).collect()
 }

@@ -54,15 +54,26 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes one kernel setting. One that this kernel does not have is logged: hardening profiles
-/// name settings of several kernels.
+/// Writes one kernel setting. One that this kernel does not have is logged. With a `-` before its
+/// name, as in sysctl.d(5), nothing is said of that, and one that is refused is logged: hardening
+/// names settings of several kernels.
 fn set_sysctl(name: &str, value: &str, log: &mut Log) -> Result<(), SetupError> {
+    let (name, lenient) = match name.strip_prefix('-') {
+        Some(name) => (name, true),
+        None => (name, false),
+    };
     let no_sysctl = || SetupError::Value { value: name.to_owned(), what: "kernel setting" };
     let path = sysctl_path(name).ok_or_else(no_sysctl)?;
     match fs::write(&path, value) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            log.warn(format!("this kernel has no setting {name}"));
+            if !lenient {
+                log.warn(format!("this kernel has no setting {name}"));
+            }
+            Ok(())
+        }
+        Err(error) if lenient => {
+            log.warn(format!("could not set {name} = {value}: {error}"));
             Ok(())
         }
         Err(source) => Err(SetupError::Step { what: format!("set {name} = {value}"), source }),
