@@ -370,6 +370,7 @@ impl World {
             engine,
             volumes: volume_parts,
             file_sources: file_sources(compartment)?,
+            allocator: programs::allocator(&facts.programs, compartment.guest.allocator)?,
             block_devices: disks::look_at(compartment)?,
             audit: &self.settings().audit,
             machine_id: machine_id(&instance, &self.user),
