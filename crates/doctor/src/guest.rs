@@ -239,7 +239,7 @@ fn look(row: &Row, files: &Files<'_>) -> Outcome {
             let blocked = list.split(',').any(|blocked| blocked == name);
             let loaded = |line: &&str| line.split(' ').next() == Some(name);
             match files.get(MODULES).and_then(Option::as_ref) {
-                Some(modules) if modules.iter().any(|line| loaded(&line)) => {
+                Some(modules) if modules.iter().any(loaded) => {
                     Outcome::Otherwise(format!("{name} is loaded"))
                 }
                 _ if blocked => Outcome::Good,
@@ -309,7 +309,7 @@ fn not_told(name: &str) -> Outcome {
 /// The value of the last word with this name, as the kernel takes it.
 fn last_value<'a>(name: &str, lines: &[&'a str]) -> Option<&'a str> {
     let words = lines.iter().flat_map(|line| line.split_whitespace());
-    words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')).last()
+    words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')).next_back()
 }
 
 fn parameter(word: &str, lines: &[&str]) -> Outcome {
