@@ -118,6 +118,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn settings_with_a_dash_are_passed_over_where_the_kernel_has_or_takes_none() {
+        let mut log = Log::new();
+        assert!(set_sysctl("-casemate.none", "1", &mut log).is_ok());
+        assert!(log.take().is_empty());
+        assert!(set_sysctl("casemate.none", "1", &mut log).is_ok());
+        assert_eq!(log.take().len(), 1);
+        // It can only be read, by root too.
+        assert!(set_sysctl("-kernel.ostype", "x", &mut log).is_ok());
+        assert_eq!(log.take().len(), 1);
+        assert!(set_sysctl("kernel.ostype", "x", &mut log).is_err());
+    }
+
+    #[test]
     fn settings_are_found_where_sysctl_finds_them() {
         let path = |name| sysctl_path(name).unwrap_or_default();
         assert_eq!(path("kernel.kptr_restrict"), "/proc/sys/kernel/kptr_restrict");

@@ -92,7 +92,7 @@ fn what_was_asked_for_and_is_not_so_is_an_error() {
         .replace("rw,nosuid 0 0", "rw 0 0")
         .replace("slab_nomerge", "")
         .replace("erofs 1", "dccp 1")
-        .replace("init_on_free=1", "init_on_free=1 init_on_free=0")
+        .replace("init_on_alloc=1", "init_on_alloc=1 init_on_alloc=0")
         .replace(ALLOCATOR_PATH, "/usr/lib/libc.so.6")
         .replace("NoNewPrivs:\t1", "NoNewPrivs:\t0");
     let report = examine(&asked, answer.as_bytes()).expect("an answer");
@@ -101,7 +101,7 @@ fn what_was_asked_for_and_is_not_so_is_an_error() {
     assert_eq!(found("mount-nosuid"), (Severity::Error, "without nosuid: /"));
     assert_eq!(found("kernel-slab-nomerge").0, Severity::Error);
     assert_eq!(found("module-dccp"), (Severity::Error, "dccp is loaded"));
-    assert_eq!(found("kernel-init-on-free"), (Severity::Error, "init_on_free=0"));
+    assert_eq!(found("kernel-init-on-alloc"), (Severity::Error, "init_on_alloc=0"));
     assert_eq!(found("allocator").0, Severity::Error);
     assert_eq!(found("session-no-new-privs").0, Severity::Error);
     assert_eq!(report.findings.len(), 7);
@@ -123,10 +123,10 @@ fn without_hardening_its_absence_is_no_error() {
 fn own_settings_and_lacking_ones_are_notes() {
     let mut asked = asked(Some(Level::Standard));
     asked.sysctls.insert("kernel.sysrq".into());
-    asked.parameters.insert("init_on_free".into());
+    asked.parameters.insert("init_on_alloc".into());
     let answer = answer(&asked)
         .replace("/kernel/sysrq:0", "/kernel/sysrq:1")
-        .replace("init_on_free=1", "init_on_free=0")
+        .replace("init_on_alloc=1", "init_on_alloc=0")
         .replace(
             "@/proc/sys/dev/tty/legacy_tiocsti\n/proc/sys/dev/tty/legacy_tiocsti:0",
             "!/proc/sys/dev/tty/legacy_tiocsti",

@@ -15,7 +15,7 @@ type Parameter = (Level, Severity, &'static str, &'static str, &'static str);
 const PARAMETERS: [Parameter; 11] = [
     (Standard, Warning, "slab_nomerge", "kernel heaps kept apart", "an object that is overflowed or freed twice lies beside its like only, not beside one an attacker chose"),
     (Standard, Warning, "init_on_alloc=1", "kernel memory zeroed when it is given out", "what was in memory before does not leak through what the kernel forgot to fill in"),
-    (Standard, Warning, "init_on_free=1", "kernel memory zeroed when it is given back", "a use after free finds zeros, and secrets do not stay in free memory"),
+    (Strict, Note, "init_on_free=1", "kernel memory zeroed when it is given back", "a use after free finds zeros, and secrets do not stay in free memory"),
     (Standard, Note, "page_alloc.shuffle=1", "page allocator shuffled", "where the next page lies is harder to foretell"),
     (Standard, Warning, "randomize_kstack_offset=on", "kernel stack at another place in each system call", "an overwrite of the kernel's stack cannot count on what lies where"),
     (Standard, Note, "vsyscall=none", "no code at a fixed address in each program", "the vsyscall page helps attacks and serves programs of before 2011 only"),
