@@ -3,6 +3,7 @@
 //! Gathers what `casemate_doctor` judges. A guest is asked by a session of its own, as root, that
 //! only reads.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -140,14 +141,14 @@ fn of_machine(world: &World) -> Machine {
     }
 }
 
-/// Images whose current generation cannot be read; their bytes are not hashed here.
+/// Images of declared compartments whose current generation cannot be read; their bytes are not
+/// hashed here.
 fn damaged_images(world: &World) -> Result<Vec<String>, String> {
     let data = world.places.data().map_err(|error| sentence(&error))?;
     let store = Store::at(data);
-    let names = match data.exists() {
-        true => store.all_names().map_err(|error| sentence(&error))?,
-        false => Vec::new(),
-    };
+    let compartments = world.settings().compartments.values();
+    let names: BTreeSet<ImageName> =
+        compartments.filter_map(|compartment| Some(world.image_of(compartment).ok()?.0)).collect();
     let damaged = |name: &ImageName| {
         store.current(name).err().map(|error| format!("{name}: {}", sentence(&error)))
     };

@@ -53,7 +53,7 @@ pub struct Machine {
     pub missing_allocators: Vec<String>,
     /// Errors of the configuration, one sentence each.
     pub configuration: Vec<String>,
-    /// Current images that cannot be used, and why.
+    /// Images of compartments that cannot be used, and why.
     pub damaged_images: Look<Vec<String>>,
     /// Volumes whose key protects little, or that are damaged: name and a clause.
     pub volumes: Look<Volumes>,

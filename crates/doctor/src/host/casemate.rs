@@ -16,7 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "images",
         severity: Error,
-        title: "images whole",
+        title: "images of the compartments whole",
         why: "compartments with a damaged image do not start",
         mend: "build them anew: casemate image build --force NAME; or go back: casemate image \
                rollback NAME",
