@@ -2,23 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use casemate_plan::facts::KvmFacts;
+use casemate_plan::facts::{KvmFacts, KvmNode};
 
 use super::*;
 
 /// A machine without a fault.
 fn machine() -> Machine {
-    let facts = r#"{
-        "architecture": "x86_64", "cpus": 4, "memory-mib": 8192,
-        "caller": {"uid": 1000, "gid": 1000, "name": "owner",
-            "subordinate-uids": [100000, 65536], "subordinate-gids": [100000, 65536]},
-        "qemu": {"path": "/usr/bin/qemu-system-x86_64", "version": [7, 2, 22],
-            "data-directories": []},
-        "kvm": {"state": "works", "node": "group"}, "tsc-khz": null, "landlock-abi": 4,
-        "user-namespaces": {"Ok": null}, "newidmap": true,
-        "programs": {"supervisor": "/s", "link": "/l", "jail": "/j", "agent": "/a"},
-        "system-directories": []
-    }"#;
+    // The machine of the plan's cases, with KVM.
+    let facts = include_str!("../../../plan/tests/cases/facts.json");
+    let mut facts: HostFacts = serde_json::from_str(facts).expect("facts");
+    facts.kvm = KvmFacts::Works { node: KvmNode::Group };
     let contents = [
         (kernel::CORE_PATTERN, "|/bin/false"),
         (kernel::PTRACE_SCOPE, "1"),
@@ -32,7 +25,7 @@ fn machine() -> Machine {
         (kernel::MOUNTS, "proc /proc proc rw,nosuid,hidepid=invisible 0 0"),
     ];
     Machine {
-        facts: serde_json::from_str(facts).expect("facts"),
+        facts,
         files: contents.map(|(file, content)| (file, Ok(content.to_owned()))).into(),
         vulnerabilities: Ok([("meltdown".to_owned(), "Mitigation: PTI".to_owned())].into()),
         swaps: Ok(vec![Swap { path: "/dev/zram0".into(), safe: true }]),
