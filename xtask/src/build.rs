@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::allocator;
 use crate::process::{cargo, run, workspace};
 
 /// Packages whose program is static, and the program.
@@ -29,7 +30,8 @@ pub(crate) fn build() -> Result<()> {
         dynamic.args(["--package", package]);
     }
     run(&mut dynamic)?;
-    build_static(&STATIC)
+    build_static(&STATIC)?;
+    allocator::build(&programs())
 }
 
 /// Builds programs of packages statically, and puts them beside the others.

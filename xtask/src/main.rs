@@ -1,5 +1,6 @@
 //! Everything a contributor runs: `cargo xtask build`, `demo`, `test`, `ci`, ….
 
+mod allocator;
 mod bench;
 mod build;
 mod ci;

@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Plan(NameJson),
     /// Check the configuration.
     Check(Check),
+    /// Look for what is wrong with this machine, or with a running guest.
+    Doctor(Doctor),
     /// Build and show images.
     #[command(subcommand)]
     Image(Image),
@@ -213,6 +215,21 @@ pub(crate) struct Check {
     /// Print the reference of the configuration (Markdown) and check nothing.
     #[arg(long, conflicts_with = "json")]
     pub(crate) reference: bool,
+}
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit code: 0 when nothing is an error; 1 with an error among the findings, \
+    or when the guest could not be asked."
+)]
+pub(crate) struct Doctor {
+    /// Look at the running guest of this compartment, from inside.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) guest: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What to do with images.

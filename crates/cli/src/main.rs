@@ -9,6 +9,7 @@ mod output;
 mod arguments;
 mod connect;
 mod console;
+mod doctor;
 mod failed_units;
 mod failure;
 mod image;
@@ -88,6 +89,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Logs(arguments) => logs::logs(&world, arguments),
         Command::Plan(arguments) => show::plan(&world, arguments),
         Command::Check(arguments) => show::check(&world, arguments),
+        Command::Doctor(arguments) => doctor::doctor(&world, arguments),
         Command::Image(command) => image::image(&world, command),
         Command::Volume(command) => volume::volume(&world, command),
         Command::Secret(command) => secret::secret(&world, command),

@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use casemate_wire::limits::MAX_PAYLOAD;
 use casemate_wire::{Decoder, ExitStatus, HEADER_LEN, Kind, decode, encode_header};
@@ -63,14 +63,16 @@ pub(crate) fn take_output(mut socket: &UnixStream, started: impl FnOnce()) -> En
 }
 
 /// What a session without input writes to its standard output, at most `limit` bytes; none when it
-/// did not end in order within `patience` after its last word.
+/// did not end in order within `patience` after its last word, or within ten times that in all.
 pub(crate) fn collect(mut socket: UnixStream, limit: usize, patience: Duration) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + 10 * patience;
     socket.set_read_timeout(Some(patience)).ok()?;
     send(&socket, Kind::Stdin, &[]).ok()?;
     let mut decoder = Decoder::new();
     let mut output = Vec::new();
     loop {
         match socket.read(decoder.space()).ok()? {
+            _ if Instant::now() > deadline => return None,
             0 => return None,
             count => decoder.filled(count),
         }

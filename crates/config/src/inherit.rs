@@ -32,7 +32,7 @@ pub(crate) fn ancestry<'a>(
         }
         templates.push(template.name);
         tables.push(template.table);
-        next = named(&template).and_then(|(name, _)| sections.templates.get(name)).copied();
+        next = named(&template).and_then(|(name, _)| sections.template(name, template.origin));
     }
     // A user's defaults are nobody else's; the system's are everybody's.
     let of = |wanted| {
@@ -91,7 +91,7 @@ fn parent<'a>(
     let (name, node) = named(child)?;
     // A malformed name was reported already.
     name.parse::<crate::TemplateName>().ok()?;
-    match sections.templates.get(name) {
+    match sections.template(name, child.origin) {
         Some(template) if child.origin == Origin::System && template.origin == Origin::User => {
             let message =
                 format!("template `{name}` belongs to a user, not to the system's configuration");
@@ -103,9 +103,9 @@ fn parent<'a>(
             );
             None
         }
-        Some(template) => Some(*template),
+        Some(template) => Some(template),
         None => {
-            let known = sections.templates.keys().copied();
+            let known = sections.templates.keys().chain(sections.shipped.keys()).copied();
             let hint = match suggest::nearest(name, known) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None if sections.compartments.contains_key(name) => {

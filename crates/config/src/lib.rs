@@ -25,6 +25,7 @@ mod render;
 mod schema;
 mod sections;
 mod settings;
+mod shipped;
 mod source;
 mod suggest;
 mod tree;

@@ -23,6 +23,8 @@ pub(crate) type Names<'a> = BTreeMap<&'a str, Declared<'a>>;
 pub(crate) struct Sections<'a> {
     pub(crate) compartments: Names<'a>,
     pub(crate) templates: Names<'a>,
+    /// Templates that come with casemate.
+    pub(crate) shipped: Names<'a>,
     pub(crate) images: Names<'a>,
     /// Declared virtual networks; others exist by being named in a compartment.
     pub(crate) networks: Names<'a>,
@@ -33,10 +35,30 @@ pub(crate) struct Sections<'a> {
     pub(crate) found: Vec<Diagnostic>,
 }
 
-/// Collects the declarations of files given in order of increasing precedence.
-pub(crate) fn collect<'a>(files: &'a [(&'a Source, Table)]) -> Sections<'a> {
+impl<'a> Sections<'a> {
+    /// The template that `name` means to somebody of this origin: a declared one before a shipped
+    /// one, but for the system never a user's where there is a shipped one.
+    pub(crate) fn template(&self, name: &str, origin: Origin) -> Option<Declared<'a>> {
+        let shipped = self.shipped.get(name);
+        match self.templates.get(name) {
+            Some(declared) if origin == Origin::System && declared.origin == Origin::User => {
+                Some(*shipped.unwrap_or(declared))
+            }
+            declared => declared.or(shipped).copied(),
+        }
+    }
+}
+
+/// Collects the declarations of files given in order of increasing precedence, and the templates
+/// that come with casemate.
+pub(crate) fn collect<'a>(
+    files: &'a [(&'a Source, Table)],
+    shipped: &'a (&'a Source, Table),
+) -> Sections<'a> {
     let mut found = Vec::new();
-    let mut names = |key: &Key, concern: fn(String) -> Concern| {
+    let mut names = |files: &'a [(&'a Source, Table)],
+                     key: &Key,
+                     concern: fn(String) -> Concern| {
         let mut names = Names::new();
         for (source, root) in files {
             let Some(table) = root.get(key.name).and_then(Node::as_table) else { continue };
@@ -71,10 +93,11 @@ pub(crate) fn collect<'a>(files: &'a [(&'a Source, Table)]) -> Sections<'a> {
         }
         names
     };
-    let compartments = names(&top::COMPARTMENT, Concern::Compartment);
-    let templates = names(&top::TEMPLATE, Concern::Template);
-    let images = names(&top::IMAGE, Concern::Image);
-    let networks = names(&top::NETWORK, Concern::Network);
+    let compartments = names(files, &top::COMPARTMENT, Concern::Compartment);
+    let templates = names(files, &top::TEMPLATE, Concern::Template);
+    let shipped = names(std::slice::from_ref(shipped), &top::TEMPLATE, Concern::Template);
+    let images = names(files, &top::IMAGE, Concern::Image);
+    let networks = names(files, &top::NETWORK, Concern::Network);
     let newest_first = || files.iter().rev();
     let defaults = newest_first().filter_map(|(source, root)| {
         Some((source.origin, root.get(top::DEFAULTS.name)?.as_table()?))
@@ -82,6 +105,7 @@ pub(crate) fn collect<'a>(files: &'a [(&'a Source, Table)]) -> Sections<'a> {
     Sections {
         compartments,
         templates,
+        shipped,
         images,
         networks,
         defaults: defaults.collect(),

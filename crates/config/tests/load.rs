@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use casemate_config::{Environment, Format, Loaded, Origin, Source, load};
+use casemate_config::{
+    Allocator, CompartmentName, Environment, Format, Hardening, Loaded, Origin, Source, load,
+};
 
 fn environment(home: Option<&str>) -> Environment {
     Environment { home: home.map(Into::into), user: "alice".into() }
@@ -129,4 +131,52 @@ fn a_hundred_compartments_load() {
     assert!(loaded.diagnostics.is_empty(), "{}", loaded.render(false));
     assert_eq!(loaded.settings.compartments.len(), 100);
     loaded.settings.assign(&Default::default(), &Default::default()).unwrap();
+}
+
+#[test]
+fn hardened_is_a_template_without_being_declared() {
+    let loaded = one("
+        [template.mine]
+        template = \"hardened\"
+        memory = 512
+        [compartment.a]
+        template = \"mine\"
+        [compartment.b]
+        template = \"hardened\"
+        guest.allocator = \"default\"
+        [compartment.c]
+    ");
+    assert!(loaded.diagnostics.is_empty(), "{}", loaded.render(false));
+    let guest =
+        |name: &str| &loaded.settings.compartments[&name.parse::<CompartmentName>().unwrap()].guest;
+    assert_eq!(guest("a").hardening, Hardening::Standard);
+    assert_eq!(guest("a").allocator, Allocator::HardenedLight);
+    assert_eq!(guest("b").hardening, Hardening::Standard);
+    assert_eq!(guest("b").allocator, Allocator::Default);
+    assert_eq!(guest("c").hardening, Hardening::None);
+}
+
+#[test]
+fn declared_template_takes_the_place_of_the_shipped_one_but_not_for_the_system() {
+    let system = Source {
+        path: "/etc/casemate/casemate.toml".into(),
+        text: "[compartment.s]\ntemplate = \"hardened\"\n".into(),
+        format: Format::Toml,
+        origin: Origin::System,
+    };
+    let own = user("[template.hardened]\nmemory = 512\n[compartment.u]\ntemplate = \"hardened\"\n");
+    let loaded = load(&[system, own], &environment(None));
+    assert!(loaded.diagnostics.is_empty(), "{}", loaded.render(false));
+    let hardening = |name: &str| {
+        loaded.settings.compartments[&name.parse::<CompartmentName>().unwrap()].guest.hardening
+    };
+    assert_eq!(hardening("u"), Hardening::None);
+    assert_eq!(hardening("s"), Hardening::Standard);
+}
+
+#[test]
+fn misspelt_shipped_template_is_suggested() {
+    let loaded = one("[compartment.a]\ntemplate = \"hardend\"\n");
+    let hint = loaded.diagnostics[0].hint.as_deref().unwrap_or_default();
+    assert_eq!(hint, "did you mean \"hardened\"?");
 }

@@ -20,6 +20,7 @@ pub mod landlock;
 pub mod launch;
 pub mod linux;
 pub mod lock;
+pub mod machine;
 pub mod namespaces;
 pub mod pidfd;
 pub mod places;

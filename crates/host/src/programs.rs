@@ -1,9 +1,11 @@
-//! Whether casemate's own programs are all there, and linked as they have to be.
+//! Whether casemate's own programs are all there, and linked as they have to be; and the libraries
+//! it brings for guests.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use casemate_config::Allocator;
 use casemate_plan::facts::OwnPrograms;
 
 /// How much of a program is read: the ELF header and its program headers, which linkers put first.
@@ -27,6 +29,46 @@ pub enum ProgramsError {
     /// One needs libraries, and has none where it runs.
     #[error("could not use {}: it is not linked statically", .0.display())]
     NotStatic(PathBuf),
+    /// The library of an allocator is not there, or not readable.
+    #[error("could not read {}, which `guest.allocator` asks for", .path.display())]
+    Allocator {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Largest library of an allocator, in bytes: it travels in one message with everything else. Ours
+/// have 50 KiB.
+const LONGEST_LIBRARY: u64 = 256 * 1024;
+
+/// The library that a compartment's `guest.allocator` asks for; empty when it asks for none.
+///
+/// # Errors
+/// It is asked for and was not built.
+pub fn allocator(programs: &OwnPrograms, wanted: Allocator) -> Result<Vec<u8>, ProgramsError> {
+    if wanted == Allocator::Default {
+        return Ok(Vec::new());
+    }
+    let path = programs.agent.with_file_name(format!("casemate-malloc-{wanted}.so"));
+    let mut library = Vec::new();
+    let read = File::open(&path)
+        .and_then(|file| file.take(LONGEST_LIBRARY + 1).read_to_end(&mut library))
+        .and_then(|_| match library {
+            ref bytes if bytes.len() as u64 > LONGEST_LIBRARY => {
+                Err(io::ErrorKind::FileTooLarge.into())
+            }
+            ref bytes if !bytes.starts_with(b"\x7fELF") => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it is no library"))
+            }
+            _ => Ok(()),
+        });
+    match read {
+        Ok(()) => Ok(library),
+        Err(source) => Err(ProgramsError::Allocator { path, source }),
+    }
 }
 
 /// Checks the programs that run where there are no libraries: the agent in the guest's initrd, the
@@ -81,6 +123,26 @@ mod tests {
         assert_eq!(has_interpreter(&own), !cfg!(target_feature = "crt-static"));
         assert!(!has_interpreter(b"#!/bin/sh"));
         assert!(!has_interpreter(b"\x7fELF\x02\x01"));
+    }
+
+    #[test]
+    fn library_of_an_allocator_is_missed_only_when_it_is_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = |name: &str| folder.path().join(name);
+        let programs = OwnPrograms {
+            supervisor: program("casemate-supervisor"),
+            link: program("casemate-link"),
+            jail: program("casemate-jail"),
+            agent: program("casemate-agent"),
+        };
+        assert!(allocator(&programs, Allocator::Default).expect("not needed").is_empty());
+        let missing = allocator(&programs, Allocator::HardenedLight).expect_err("is not there");
+        assert!(missing.to_string().contains("casemate-malloc-hardened-light.so"), "{missing}");
+        let library = program("casemate-malloc-hardened.so");
+        std::fs::write(&library, "text").expect("written");
+        assert!(allocator(&programs, Allocator::Hardened).is_err());
+        std::fs::write(&library, b"\x7fELF, the rest").expect("written");
+        assert!(allocator(&programs, Allocator::Hardened).expect("read").starts_with(b"\x7fELF"));
     }
 
     #[test]

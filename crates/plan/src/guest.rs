@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use casemate_config::{Compartment, FileContent, GuestInit};
 use casemate_wire::{Boot, Init, Key, RootDisk, User, VolumeMount, WriteFile, WriteSecret};
 
-use crate::{ImageParts, Instance, VolumeParts};
+use crate::{ImageParts, Instance, VolumeParts, hardening};
 
 /// Serial number of the root disk.
 pub(crate) const ROOT_SERIAL: &str = "root";
@@ -19,6 +19,7 @@ pub(crate) fn boot(
     image: Option<&ImageParts>,
     parts: &[VolumeParts],
     file_sources: &BTreeMap<PathBuf, Vec<u8>>,
+    allocator: &[u8],
 ) -> Boot {
     let guest = &compartment.guest;
     let keys: Vec<String> = guest.authorized_keys.iter().map(|key| key.as_str().into()).collect();
@@ -46,7 +47,7 @@ pub(crate) fn boot(
             authorized_keys: keys,
         });
     }
-    let files = guest.files.iter().filter_map(|(path, file)| {
+    let own_files = guest.files.iter().filter_map(|(path, file)| {
         let content = match &file.content {
             FileContent::Text(text) => text.clone().into_bytes(),
             FileContent::Source(source) => file_sources.get(source)?.clone(),
@@ -78,12 +79,8 @@ pub(crate) fn boot(
         console_user: Some(default_user.clone()),
         users,
         default_user,
-        files: files.collect(),
-        sysctls: guest
-            .sysctls
-            .iter()
-            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
-            .collect(),
+        files: hardening::files(guest, allocator).into_iter().chain(own_files).collect(),
+        sysctls: hardening::sysctls(guest),
         timezone: guest.timezone.as_ref().map(|zone| zone.as_str().into()),
         environment: guest
             .env
@@ -91,6 +88,7 @@ pub(crate) fn boot(
             .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
             .collect(),
         secrets: if instance.fresh { vec![] } else { secrets(compartment) },
+        restrictions: hardening::restrictions(guest),
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod facts;
 mod guest;
+pub mod hardening;
 pub mod identity;
 pub mod jail;
 mod print;
@@ -65,6 +66,8 @@ pub struct Request<'a> {
     pub run_directory: PathBuf,
     /// Directory for logs.
     pub log_directory: PathBuf,
+    /// The library of the allocator that the compartment asks for; empty when it asks for none.
+    pub allocator: Vec<u8>,
 }
 
 /// One running of a compartment.

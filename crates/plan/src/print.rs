@@ -56,6 +56,16 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
     for (name, value) in &guest.sysctls {
         writeln!(out, "  sysctl        {name} = {value}")?;
     }
+    let restrictions = guest.restrictions;
+    for (taken, what) in [
+        (restrictions.nosuid, "nothing set-user-id (the root is mounted nosuid)"),
+        (restrictions.no_new_privs, "sessions have no_new_privs"),
+        (restrictions.no_core_dumps, "sessions leave no core dumps"),
+    ] {
+        if taken {
+            writeln!(out, "  restricted    {what}")?;
+        }
+    }
     writeln!(out, "\nlife")?;
     writeln!(out, "  boot deadline {} s", plan.boot_deadline.as_secs())?;
     writeln!(out, "  stop deadline {} s", plan.stop_deadline.as_secs())?;

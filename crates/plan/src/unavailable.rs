@@ -1,10 +1,7 @@
 //! Settings that are valid and that this version cannot carry out yet. They are refused, never
 //! ignored. A feature that arrives removes its line here.
 
-use casemate_config::{
-    Allocator, AuditSettings, Compartment, EngineKind, EngineSettings, Gpu, Hardening, Origin,
-    Sound,
-};
+use casemate_config::{AuditSettings, Compartment, EngineKind, EngineSettings, Gpu, Origin, Sound};
 
 /// What `compartment` asks for and cannot have, as `setting: what it is`.
 pub(crate) fn features(
@@ -15,7 +12,7 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 15] = [
+    let table: [(bool, &str); 13] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
@@ -29,8 +26,6 @@ pub(crate) fn features(
         (!c.pci_devices.is_empty(), "`pci-devices` (passthrough)"),
         (c.log_level.is_some() || engine.log_level.is_some(), "`log-level`"),
         (g.users.iter().any(|user| user.password_less), "`password-less` of a guest user"),
-        (g.hardening != Hardening::None, "`guest.hardening`"),
-        (g.allocator != Allocator::Default, "`guest.allocator`"),
     ];
     table.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what.to_owned()).collect()
 }

@@ -11,7 +11,9 @@ use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
 use crate::jail::{Jail, Limits, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::qemu::{self, Acceleration, Disk, KvmDevice, Machine, MachineModel};
-use crate::{ImageParts, Plan, Refusal, Request, Step, guest, identity, service, unavailable};
+use crate::{
+    ImageParts, Plan, Refusal, Request, Step, guest, hardening, identity, service, unavailable,
+};
 
 /// The oldest QEMU this is tested with (Debian 12).
 const OLDEST_QEMU: (u32, u32, u32) = (7, 2, 0);
@@ -89,6 +91,7 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
             request.image.as_ref(),
             &request.volumes,
             &request.file_sources,
+            &request.allocator,
         ),
         boot_deadline,
         stop_deadline: STOP_DEADLINE,
@@ -200,6 +203,7 @@ fn kernel_command_line(request: &Request<'_>, facts: &HostFacts, model: MachineM
             words.extend([format!("tsc_early_khz={khz}"), "tsc=reliable".into()]);
         }
     }
+    words.extend(hardening::kernel_words(request.compartment));
     words.extend(request.compartment.kernel_params.iter().map(|word| word.as_str().to_owned()));
     words.join(" ")
 }

@@ -59,6 +59,14 @@ fn volume(volume: &casemate_config::Volume) -> VolumeParts {
     }
 }
 
+/// Stands for the allocator's library.
+fn allocator(compartment: &casemate_config::Compartment) -> Vec<u8> {
+    match compartment.guest.allocator {
+        casemate_config::Allocator::Default => vec![],
+        _ => b"library".to_vec(),
+    }
+}
+
 /// The plan of the only compartment, or why there is none, as text.
 fn outcome(folder: &Path) -> String {
     let loaded = load(&folder.join("input.toml"));
@@ -91,6 +99,7 @@ fn outcome(folder: &Path) -> String {
         image_name: compartment.image.to_string(),
         machine_id: "0".repeat(32),
         run_directory: format!("/run/user/1000/casemate/{}", compartment.name).into(),
+        allocator: allocator(compartment),
         log_directory: format!("/state/logs/{}", compartment.name).into(),
     };
     match plan(&request, &facts) {

@@ -379,11 +379,17 @@ impl World {
                 (volumes, parts)
             }
         };
+        let mut allocator = programs::allocator(&facts.programs, compartment.guest.allocator)?;
+        if purpose == Purpose::Print {
+            // It has to be there, and nobody wants to read it.
+            allocator.clear();
+        }
         let request = Request {
             compartment,
             engine,
             volumes: volume_parts,
             file_sources: file_sources(compartment)?,
+            allocator,
             block_devices: disks::look_at(compartment)?,
             audit: &self.settings().audit,
             machine_id: machine_id(&instance, &self.user),

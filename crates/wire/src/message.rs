@@ -124,7 +124,8 @@ pub struct Boot {
     pub default_user: String,
     /// Files to write after the mounts, in this order.
     pub files: Vec<WriteFile>,
-    /// `kernel.parameter` and value.
+    /// `kernel.parameter` and value. A `-` before the name, as in sysctl.d(5): a kernel that lacks
+    /// it or refuses the value is left as it is.
     pub sysctls: Vec<(String, String)>,
     /// Name in the time zone database, such as `Europe/Berlin`.
     pub timezone: Option<String>,
@@ -134,6 +135,20 @@ pub struct Boot {
     pub console_user: Option<String>,
     /// Files in a tmpfs of their own, `/run/secrets`, and, with systemd, its credentials.
     pub secrets: Vec<WriteSecret>,
+    /// What is taken from every program of the guest.
+    pub restrictions: Restrictions,
+}
+
+/// Privileges that no program of the guest has, nor can get back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restrictions {
+    /// The root is mounted so that set-user-id, set-group-id and file capabilities count for
+    /// nothing. Other file systems are in any case.
+    pub nosuid: bool,
+    /// Sessions run with no_new_privs, prctl(2).
+    pub no_new_privs: bool,
+    /// Sessions may leave no core file: `RLIMIT_CORE` is 0, hard.
+    pub no_core_dumps: bool,
 }
 
 /// The disk with the root file system.

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use casemate_wire::{
-    Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, RootDisk, TerminalSize,
-    User, Verity, VolumeMount, WriteFile, WriteSecret, decode, encode, preamble, push_frame,
+    Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, Restrictions, RootDisk,
+    TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode, encode, preamble,
+    push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -86,6 +87,7 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
             mode: 0o400,
             owner: "root".into(),
         }],
+        restrictions: Restrictions { nosuid: true, no_new_privs: false, no_core_dumps: true },
     };
     let session = OpenSession {
         argv: vec![b"ls".to_vec(), vec![0xff]],

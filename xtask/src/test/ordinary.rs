@@ -51,7 +51,8 @@ impl Ordinary {
         for entry in fs::read_dir(programs())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_program = name.starts_with("casemate") || name == "hostile-agent";
-            if is_program && !name.contains('.') && entry.file_type()?.is_file() {
+            let is_part = !name.contains('.') || name.ends_with(".so");
+            if is_program && is_part && entry.file_type()?.is_file() {
                 fs::copy(entry.path(), release.join(name))?;
             }
         }

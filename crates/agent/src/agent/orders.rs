@@ -128,7 +128,11 @@ impl Agent {
             }
         }
         self.sessions.use_cgroups();
-        self.settings = Settings { default_user: boot.default_user, environment: boot.environment };
+        self.settings = Settings {
+            default_user: boot.default_user,
+            environment: boot.environment,
+            restrictions: boot.restrictions,
+        };
         if boot.init == Init::Systemd
             && let Err(error) = self.hand_over()
         {

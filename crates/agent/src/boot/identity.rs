@@ -54,15 +54,26 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes one kernel setting. One that this kernel does not have is logged: hardening profiles
-/// name settings of several kernels.
+/// Writes one kernel setting. One that this kernel does not have is logged. With a `-` before its
+/// name, as in sysctl.d(5), nothing is said of that, and one that is refused is logged: hardening
+/// names settings of several kernels.
 fn set_sysctl(name: &str, value: &str, log: &mut Log) -> Result<(), SetupError> {
+    let (name, lenient) = match name.strip_prefix('-') {
+        Some(name) => (name, true),
+        None => (name, false),
+    };
     let no_sysctl = || SetupError::Value { value: name.to_owned(), what: "kernel setting" };
     let path = sysctl_path(name).ok_or_else(no_sysctl)?;
     match fs::write(&path, value) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            log.warn(format!("this kernel has no setting {name}"));
+            if !lenient {
+                log.warn(format!("this kernel has no setting {name}"));
+            }
+            Ok(())
+        }
+        Err(error) if lenient => {
+            log.warn(format!("could not set {name} = {value}: {error}"));
             Ok(())
         }
         Err(source) => Err(SetupError::Step { what: format!("set {name} = {value}"), source }),
@@ -105,6 +116,19 @@ fn set_timezone(zone: &str, log: &mut Log) -> Result<(), SetupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_with_a_dash_are_passed_over_where_the_kernel_has_or_takes_none() {
+        let mut log = Log::new();
+        assert!(set_sysctl("-casemate.none", "1", &mut log).is_ok());
+        assert!(log.take().is_empty());
+        assert!(set_sysctl("casemate.none", "1", &mut log).is_ok());
+        assert_eq!(log.take().len(), 1);
+        // It can only be read, by root too.
+        assert!(set_sysctl("-kernel.ostype", "x", &mut log).is_ok());
+        assert_eq!(log.take().len(), 1);
+        assert!(set_sysctl("kernel.ostype", "x", &mut log).is_err());
+    }
 
     #[test]
     fn settings_are_found_where_sysctl_finds_them() {

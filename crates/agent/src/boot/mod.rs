@@ -165,7 +165,7 @@ impl SetupError {
 pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
     random::seed(&boot.seed).map_err(SetupError::step("seed the random numbers"))?;
     set_clock(boot.clock).map_err(SetupError::step("set the clock"))?;
-    root::mount_root(&boot.root, boot.overlay_size)?;
+    root::mount_root(&boot.root, boot.overlay_size, boot.restrictions.nosuid)?;
     root::switch(log)?;
     mounts::for_programs()?;
     let fresh = volumes::mount(&boot.volumes)?;

@@ -28,7 +28,12 @@ const FILESYSTEMS: [&str; 5] = ["ext4", "erofs", "xfs", "btrfs", "squashfs"];
 const NEW: &str = "/newroot";
 
 /// Mounts the root disk, and the overlay above it when that is asked for, at [`NEW`].
-pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), SetupError> {
+pub(super) fn mount_root(
+    disk: &RootDisk,
+    overlay_size: u64,
+    nosuid: bool,
+) -> Result<(), SetupError> {
+    let flags = if nosuid { MsFlags::MS_NOSUID } else { MsFlags::empty() };
     let mut device = find_disk(&disk.serial)?;
     if let Some(verity) = &disk.verity {
         device = verified(&device, verity)
@@ -37,7 +42,7 @@ pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), Setup
     let device = device.to_string_lossy();
     folder(NEW)?;
     if !disk.overlay {
-        return each_filesystem(disk, |filesystem| mount_disk(&device, NEW, filesystem));
+        return each_filesystem(disk, |filesystem| mount_disk(&device, NEW, filesystem, flags));
     }
     folder("/lower")?;
     folder("/over")?;
@@ -58,7 +63,7 @@ pub(super) fn mount_root(disk: &RootDisk, overlay_size: u64) -> Result<(), Setup
     folder("/over/work")?;
     let layers = "lowerdir=/lower,upperdir=/over/upper,workdir=/over/work";
     // The layers stay mounted below the new root, where nobody can reach them.
-    mount_at("overlay", NEW, "overlay", MsFlags::empty(), layers)
+    mount_at("overlay", NEW, "overlay", flags, layers)
 }
 
 /// Mounts with the disk's file system; when that is not known, with the first that works.
@@ -99,10 +104,15 @@ fn verified(disk: &Path, verity: &Verity) -> std::io::Result<PathBuf> {
 }
 
 /// Mounts a disk as it is: writable, or read-only when it cannot be written.
-fn mount_disk(device: &str, target: &str, filesystem: &str) -> Result<(), SetupError> {
-    match mount(Some(device), target, Some(filesystem), MsFlags::empty(), None::<&str>) {
+fn mount_disk(
+    device: &str,
+    target: &str,
+    filesystem: &str,
+    flags: MsFlags,
+) -> Result<(), SetupError> {
+    match mount(Some(device), target, Some(filesystem), flags, None::<&str>) {
         Err(Errno::EROFS | Errno::EACCES) => {
-            mount_at(device, target, filesystem, MsFlags::MS_RDONLY, "")
+            mount_at(device, target, filesystem, flags | MsFlags::MS_RDONLY, "")
         }
         Ok(()) => Ok(()),
         Err(error) => Err(SetupError::Mount {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use casemate_wire::{ExitStatus, OpenSession};
+use casemate_wire::{ExitStatus, OpenSession, Restrictions};
 
 use crate::accounts::{self, Account};
 
@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) default_user: String,
     /// Environment of every session.
     pub(crate) environment: Vec<(String, String)>,
+    /// What every session is denied.
+    pub(crate) restrictions: Restrictions,
 }
 
 /// A program ready to be executed.
@@ -34,6 +36,7 @@ pub(crate) struct Command {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
+    pub(crate) restrictions: Restrictions,
 }
 
 impl Command {
@@ -97,6 +100,7 @@ impl Command {
             uid: account.uid,
             gid: account.gid,
             groups,
+            restrictions: settings.restrictions,
         })
     }
 }
@@ -222,6 +226,7 @@ mod tests {
         let settings = Settings {
             default_user: "user".into(),
             environment: vec![("LANG".into(), "de_DE".into()), ("A".into(), "1".into())],
+            restrictions: Restrictions::default(),
         };
         let mut request = request(&["x"]);
         request.terminal = Some(TerminalSize { rows: 1, columns: 1 });

@@ -51,6 +51,7 @@ enum Stage {
     Account = 2,
     Directory = 3,
     Exec = 4,
+    Restrictions = 5,
 }
 
 /// Why a program did not start, as the child reports it.
@@ -90,6 +91,9 @@ impl StartFailure {
             },
             stage if stage == Stage::Terminal as u8 => ExitStatus::AgentFailed {
                 reason: format!("could not make the terminal the session's own: {error}"),
+            },
+            stage if stage == Stage::Restrictions as u8 => ExitStatus::AgentFailed {
+                reason: format!("could not restrict the session: {error}"),
             },
             _ => ExitStatus::AgentFailed {
                 reason: format!("could not become the session's user: {error}"),
@@ -206,6 +210,9 @@ impl Child<'_> {
                 return fail(Stage::Directory);
             }
             self.restore_defaults();
+            if !self.restrict() {
+                return fail(Stage::Restrictions);
+            }
             let mut errno = libc::ENOENT;
             for file in &command.candidates {
                 match self.exec(file) {
@@ -236,6 +243,19 @@ impl Child<'_> {
                 limit.rlim_cur = OPEN_FILES.min(limit.rlim_max);
                 libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
             }
+        }
+    }
+
+    /// Takes from the program what the compartment's sessions shall not have. False when the kernel
+    /// refuses.
+    unsafe fn restrict(&self) -> bool {
+        let restrictions = self.command.restrictions;
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: numbers, and a structure that outlives the call.
+        unsafe {
+            (!restrictions.no_core_dumps || libc::setrlimit(libc::RLIMIT_CORE, &none) == 0)
+                && (!restrictions.no_new_privs
+                    || libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
         }
     }
 

@@ -265,5 +265,7 @@ pub fn boot_message() -> Boot {
         timezone: Some("Europe/Berlin".into()),
         environment: vec![("COMPARTMENT".into(), "test".into())],
         console_user: None,
+        secrets: vec![],
+        restrictions: Default::default(),
     }
 }

@@ -22,7 +22,7 @@ use crate::settings::Settings;
 use crate::source::{Environment, Origin, Source};
 use crate::tree::Table;
 use crate::value::choice::EngineKind;
-use crate::{check, cross, parse};
+use crate::{check, cross, parse, shipped};
 
 /// A declared compartment on its way to being valid.
 pub(crate) struct Draft<'a> {
@@ -47,7 +47,9 @@ impl Draft<'_> {
 /// order, then a user's the same way. Never fails as a whole: what is valid is in the settings,
 /// everything else is in the diagnostics.
 pub fn load(sources: &[Source], env: &Environment) -> Loaded {
-    let context = Context { sources, env };
+    let mut all = sources.to_vec();
+    all.push(shipped::source());
+    let context = Context { sources: &all, env };
     let mut syntax: Vec<Diagnostic> = Vec::new();
     let mut found: Vec<Diagnostic> = Vec::new();
     let mut unreadable: BTreeSet<u32> = BTreeSet::new();
@@ -62,7 +64,11 @@ pub fn load(sources: &[Source], env: &Environment) -> Loaded {
         files.push((source, table));
     }
 
-    let mut sections = collect(&files);
+    // Its place in `all`; what is shipped has no errors, as a test shows.
+    let at = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+    let (templates, _) = parse::parse(at, &all[sources.len()]);
+    let shipped = (&all[sources.len()], templates);
+    let mut sections = collect(&files, &shipped);
     found.append(&mut sections.found);
     inherit::check_templates(&sections, &mut found);
     let drafts: Vec<Draft> = sections
@@ -81,7 +87,7 @@ pub fn load(sources: &[Source], env: &Environment) -> Loaded {
     let needs = drafts.iter().map(|draft| (draft.declared.name.to_owned(), draft.needs.clone()));
     let needs: BTreeMap<String, Vec<Concern>> = needs.collect();
     keep_valid(&mut settings, drafts, &diagnostics);
-    Loaded { settings, diagnostics, sources: sources.to_vec(), needs }
+    Loaded { settings, diagnostics, sources: all, needs }
 }
 
 fn draft<'a>(

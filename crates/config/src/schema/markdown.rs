@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::schema::{Fallback, Key, Kind, Section, compartment, top};
+use crate::shipped;
 
 /// The reference page: every section with every key, its kind, default and meaning.
 pub fn reference_markdown() -> String {
@@ -38,6 +39,14 @@ fn section(section_: &'static Section, out: &mut String, seen: &mut BTreeSet<&'s
             section_.doc,
             without.join(" and ")
         );
+        if std::ptr::eq(section_, &compartment::TEMPLATE_TABLE) {
+            let shipped = shipped::TEMPLATES.trim_end();
+            let _ = write!(
+                out,
+                "\nThese exist without being declared. A declared one of the same name takes their \
+                 place.\n\n```toml\n{shipped}\n```\n"
+            );
+        }
         return;
     }
     let _ = write!(

@@ -35,7 +35,7 @@ keys! {
     ISOLATED_PCI_DEVICES = "isolated-pci-devices": Kind::List(&text::<Bdf>()), Empty;
     /// A template applied to every compartment.
     DEFAULTS = "defaults": Kind::Table(&compartment::DEFAULTS), Empty;
-    /// Templates by name.
+    /// Templates by name; `hardened` exists without being declared.
     TEMPLATE = "template": Kind::Map(&Map { key: TemplateName::FORMAT, of: Kind::Table(&compartment::TEMPLATE_TABLE) }), Empty;
     /// Compartments by name.
     COMPARTMENT = "compartment": Kind::Map(&Map { key: crate::value::name::CompartmentName::FORMAT, of: Kind::Table(&compartment::COMPARTMENT) }), Empty;

@@ -196,7 +196,8 @@ choice! {
     Hardening {
         /// As the image has it.
         None = "none",
-        /// Settings that no ordinary program notices.
+        /// Settings that ordinary programs do not notice; nothing set-user-id (sudo, su), no core
+        /// dumps, ssh by key only.
         Standard = "standard",
         /// Also those that break some programs: no user namespaces, no ptrace, no module loading.
         Strict = "strict",
@@ -208,9 +209,9 @@ choice! {
     Allocator {
         /// The C library's.
         Default = "default",
-        /// hardened_malloc with its lighter settings, which the image must contain.
+        /// hardened_malloc with its lighter settings, in all programs that use glibc as a library.
         HardenedLight = "hardened-light",
-        /// hardened_malloc, which the image must contain.
+        /// hardened_malloc: slower, and finds more.
         Hardened = "hardened",
     }
 }

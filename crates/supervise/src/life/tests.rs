@@ -32,6 +32,7 @@ fn terms() -> Terms {
             environment: vec![],
             console_user: None,
             secrets: vec![],
+            restrictions: Default::default(),
         },
         boot_deadline: Duration::from_secs(60),
         stop_deadline: Duration::from_secs(10),
