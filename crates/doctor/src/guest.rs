@@ -1,7 +1,8 @@
 //! A guest looked at from inside, by the table it was hardened by.
 //!
-//! A shell in the guest, as root, only reads: the files that [`question`] names. The answer is a guest's: [`examine`] takes it apart strictly, within
-//! limits, and shows no byte of it that could steer a terminal.
+//! A shell in the guest, as root, only reads: the files that [`question`] names. The answer is a
+//! guest's: [`examine`] takes it apart strictly, within limits, and shows no byte of it that could
+//! steer a terminal.
 
 mod answer;
 mod look;
@@ -19,6 +20,7 @@ pub use answer::AnswerError;
 /// Longest answer taken, in bytes. A guest's modules, mounts and settings come to 20 KiB.
 pub const LONGEST_ANSWER: usize = 1024 * 1024;
 
+/// Files that rows of several kinds are judged by.
 const ALWAYS: [&str; 6] = [COMMAND_LINE, MODULES, MOUNTS, LIMITS, STATUS, MAPS];
 
 /// Tells of each argument whether it can be read, `@` or `!` before its name, then shows the lines of
