@@ -1,5 +1,9 @@
 //! Answers of guests: as they should be, otherwise, and hostile.
 
+use std::collections::BTreeMap;
+
+use casemate_plan::hardening::ALLOCATOR_PATH;
+
 use super::*;
 
 fn asked(level: Option<Level>) -> Asked {
@@ -175,6 +179,24 @@ fn what_a_guest_writes_steers_no_terminal() {
 }
 
 proptest::proptest! {
+    #[test]
+    fn damaged_answer_is_refused_or_shown_harmlessly(
+        changes in proptest::collection::vec((0..8000_usize, proptest::num::u8::ANY), 1..20),
+    ) {
+        let asked = asked(Some(Level::Strict));
+        let mut answer = answer(&asked).into_bytes();
+        for (at, byte) in changes {
+            let at = at % answer.len();
+            answer[at] = byte;
+        }
+        if let Ok(report) = examine(&asked, &answer) {
+            let text = report.print("demo");
+            proptest::prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
+            let looked_at = report.good.len() + report.findings.len() + report.unseen.len();
+            proptest::prop_assert_eq!(looked_at, asked.rows().len());
+        }
+    }
+
     #[test]
     fn no_answer_is_a_panic(answer: Vec<u8>, lines: Vec<String>) {
         let asked = asked(Some(Level::Strict));
