@@ -112,8 +112,10 @@ impl Life {
                 self.order(Order::Freeze { id: number, milliseconds });
             }
             (Stage::Switching | Stage::Late, Ok(())) => {
+                let still = now.duration_since(shot.asked).as_millis();
                 // First of all the guest goes on.
                 self.order(Order::Thaw);
+                self.log(false, format!("the guest held its volumes still for {still} ms"));
                 self.effects.push(Effect::KeepSnapshot { number });
             }
             // It has answered to what was never asked.
