@@ -15,7 +15,7 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 17] = [
+    let table: [(bool, &str); 16] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
@@ -23,7 +23,6 @@ pub(crate) fn features(
         (!c.firewall.is_empty(), "`firewall` (rules for a networked compartment)"),
         (!c.networks.is_empty(), "`networks` (links between compartments)"),
         (c.vhost_user_net.is_some(), "`vhost-user-net` (another switch's socket)"),
-        (!c.shares.is_empty(), "`shares` (folders of the host)"),
         (matches!(c.gpu, Gpu::Model(_)), "`gpu` (accelerated graphics)"),
         (c.sound != Sound::Off, "`sound`"),
         (!c.pci_devices.is_empty(), "`pci-devices` (passthrough)"),

@@ -234,6 +234,7 @@ fn serve(
         log_directory: prepared.log_directory,
         users: prepared.users,
         volumes: prepared.volumes,
+        _shares: prepared.shares,
     };
     let ending = tokio::task::LocalSet::new().block_on(&event_loop, async {
         let listener = tokio::net::UnixListener::from_std(listener)?;

@@ -26,6 +26,7 @@ mod monitor;
 pub mod prepare;
 mod runtime;
 mod serve;
+mod shares;
 pub mod volumes;
 
 /// An error with its causes, on one line.

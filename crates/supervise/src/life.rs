@@ -32,6 +32,9 @@ const COMMAND_TEXT: usize = 200;
 /// From the end of the guest to the end of its processes, before they are killed.
 const EXIT_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How a share's server ends when the VMM has closed its connection.
+const DISCONNECTED: &str = "ended with code 0";
+
 /// Lines of the guest that one life keeps in its log: at 4 KiB each, 4 MiB.
 const GUEST_LINES: u32 = 1000;
 
@@ -166,6 +169,9 @@ pub struct Life {
     guest_reset: Option<bool>,
     port_closed: bool,
     root_damaged: bool,
+    /// The share whose server ended unasked, how, and until when the VMM may turn out to be the
+    /// reason: a server ends with the connection to it.
+    share_exit: Option<(u16, String, Instant)>,
     /// How the VMM ended unasked, and until when the link may report the guest's last words.
     vmm_exit: Option<(String, Instant)>,
     agent: Option<(String, String)>,
@@ -191,6 +197,7 @@ impl Life {
             guest_reset: None,
             port_closed: false,
             root_damaged: false,
+            share_exit: None,
             vmm_exit: None,
             agent: None,
             effects: Vec::new(),
@@ -202,6 +209,8 @@ impl Life {
         match event {
             Event::Launched => {
                 self.alive = vec![Role::Link, Role::Vmm];
+                self.alive
+                    .extend((0..self.terms.guest.shares.len()).map(|n| Role::Share(n as u16)));
                 self.port_closed = false;
                 self.guest_reset = None;
                 let deadline = now + self.terms.boot_deadline;
@@ -229,6 +238,9 @@ impl Life {
     /// When to send [`Event::Deadline`].
     pub fn deadline(&self) -> Option<Instant> {
         if let Some((_, patience)) = &self.vmm_exit {
+            return Some(*patience);
+        }
+        if let Some((_, _, patience)) = &self.share_exit {
             return Some(*patience);
         }
         match &self.state {
@@ -528,8 +540,10 @@ impl Life {
         match &mut self.state {
             State::Over(_) => {}
             State::Stopping { deadline, killed, .. } => {
-                // One process is gone: the others have no reason to stay.
-                if !*killed && !self.alive.is_empty() {
+                // One process is gone: the others have no reason to stay. What the guest has on
+                // volumes needs no share to get there.
+                let share = matches!(role, Role::Share(_));
+                if !*killed && !share && !self.alive.is_empty() {
                     *killed = true;
                     *deadline = now + EXIT_DEADLINE;
                     self.effects.push(Effect::Kill);
@@ -542,7 +556,38 @@ impl Life {
                 self.vmm_exit = Some((how.to_owned(), now + EXIT_DEADLINE));
                 self.judge(now);
             }
-            _ => self.fail(format!("{} {how}", role.describe()), now),
+            _ => match role {
+                Role::Share(index) if self.vmm_exit.is_none() => {
+                    let patience = now + EXIT_DEADLINE;
+                    self.share_exit.get_or_insert((index, how.to_owned(), patience));
+                }
+                Role::Share(_) => {}
+                _ => self.fail(format!("{} {how}", role.describe()), now),
+            },
+        }
+    }
+
+    fn share_reason(&self, index: u16, how: &str) -> String {
+        let share = self.terms.guest.shares.get(usize::from(index));
+        let tag = share.map_or("", |share| share.tag.as_str());
+        format!("the file server of the share `{tag}` {how}")
+    }
+
+    /// A share is gone, and whatever uses it in the guest waits for it for good. The rest is told
+    /// to end in order, so that what it has on volumes gets there.
+    fn share_ended(&mut self, index: u16, how: &str, now: Instant) {
+        let reason = self.share_reason(index, how);
+        self.log(true, reason.clone());
+        match &self.state {
+            State::Running | State::Paused => {
+                if self.state == State::Paused {
+                    self.effects.push(Effect::Execute(true));
+                }
+                self.order(Order::Shutdown);
+                let outcome = Outcome::Failed { reason };
+                self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
+            }
+            _ => self.fail(reason, now),
         }
     }
 
@@ -565,7 +610,13 @@ impl Life {
             }
             Some(true) => failed("the guest's kernel stopped without shutting down (a panic?)"),
             Some(false) => failed("the guest powered off without its agent"),
-            None => failed(&format!("{} {how}", Role::Vmm.describe())),
+            None => match &self.share_exit {
+                // It ended first, and the VMM cannot begin without it.
+                Some((index, how, _)) if !how.starts_with(DISCONNECTED) => {
+                    failed(&self.share_reason(*index, how))
+                }
+                _ => failed(&format!("{} {how}", Role::Vmm.describe())),
+            },
         };
         self.kill(outcome, now);
     }
@@ -573,6 +624,11 @@ impl Life {
     fn deadline_passed(&mut self, now: Instant) {
         if self.vmm_exit.is_some() {
             return self.judge(now);
+        }
+        if let Some((index, how, _)) = self.share_exit.take_if(|(_, _, patience)| *patience <= now)
+            && matches!(self.state, State::Booting { .. } | State::Running | State::Paused)
+        {
+            return self.share_ended(index, &how, now);
         }
         match &self.state {
             State::Booting { greeted, deadline } if *deadline <= now => {
@@ -611,6 +667,7 @@ impl Life {
         self.state = State::Preparing;
         self.alive.clear();
         self.vmm_exit = None;
+        self.share_exit = None;
         self.effects.push(Effect::RelaunchWithoutKvm);
         true
     }

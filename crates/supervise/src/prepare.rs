@@ -28,6 +28,7 @@ pub use error::PrepareError;
 
 use crate::configuration;
 use crate::disks;
+use crate::shares::{self, OpenShare};
 use crate::volumes::{OpenVolume, Passphrases};
 
 /// What an image of Debian packages needs for systemd to be its process 1.
@@ -106,6 +107,8 @@ pub struct Prepared {
     pub log_directory: PathBuf,
     /// Its volumes, taken until they are dropped; none when only a plan was asked for.
     pub(crate) volumes: Vec<OpenVolume>,
+    /// The folders it shares, each the one that was looked at until this is dropped.
+    pub(crate) shares: Vec<OpenShare>,
     /// User ids that may use the control socket besides the owner.
     pub users: Vec<u32>,
 }
@@ -355,6 +358,7 @@ impl World {
             }
         };
         let log_directory = self.log_directory(target)?;
+        let shares = shares::open(compartment, self.settings())?;
         // A fresh disposable has nothing that lasts.
         let (volumes, volume_parts) = match (target, purpose) {
             (Target::Fresh { .. }, _) => (vec![], vec![]),
@@ -369,6 +373,7 @@ impl World {
             compartment,
             engine,
             volumes: volume_parts,
+            shares: shares.iter().map(|share| share.parts.clone()).collect(),
             file_sources: file_sources(compartment)?,
             block_devices: disks::look_at(compartment)?,
             audit: &self.settings().audit,
@@ -392,6 +397,7 @@ impl World {
             image_name,
             log_directory,
             volumes,
+            shares,
             users: users.collect(),
             facts,
         })

@@ -26,6 +26,7 @@ use crate::crew::{Crew, Ends};
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
 use crate::serve::{self, Answer, Incoming, Numbers};
+use crate::shares::OpenShare;
 use crate::volumes::OpenVolume;
 
 /// Orders that may wait for the link process before it counts as stuck.
@@ -52,6 +53,8 @@ pub(crate) struct Assignment {
     pub(crate) log_directory: PathBuf,
     /// Its volumes, kept from others for as long as this lives.
     pub(crate) volumes: Vec<OpenVolume>,
+    /// The folders it shares, which stay what they were for as long as this lives.
+    pub(crate) _shares: Vec<OpenShare>,
     /// Users besides the owner who may use the control socket.
     pub(crate) users: Vec<u32>,
 }

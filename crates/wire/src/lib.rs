@@ -27,7 +27,7 @@ pub use credit::{CreditError, Receiver, Sender};
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, Kind, encode_header, push_frame};
 pub use message::{
     Boot, ExitStatus, FromGuest, FromHost, Init, Key, MessageError, OpenSession, RootDisk,
-    TerminalSize, User, Verity, VolumeMount, WriteFile, decode, encode,
+    ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, decode, encode,
 };
 
 /// Version of the protocol. The two ends talk only when theirs are equal: the agent always comes

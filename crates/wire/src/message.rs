@@ -115,6 +115,8 @@ pub struct Boot {
     pub environment: Vec<(String, String)>,
     /// Account of the shell on the serial console; none when there shall be no shell.
     pub console_user: Option<String>,
+    /// Folders of the host to mount, in this order.
+    pub shares: Vec<ShareMount>,
 }
 
 /// The disk with the root file system.
@@ -167,6 +169,17 @@ pub struct VolumeMount {
     pub sector_size: u32,
     /// What it is encrypted with.
     pub key: Key,
+}
+
+/// A folder of the host, by virtio-fs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareMount {
+    /// Tag of the device.
+    pub tag: String,
+    /// Where it is mounted. Made when it is not there.
+    pub mount_point: String,
+    /// Mounted read-only. The host enforces it too.
+    pub read_only: bool,
 }
 
 /// A key. It is not shown in any text.

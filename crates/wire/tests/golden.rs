@@ -79,6 +79,11 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         timezone: Some("UTC".into()),
         environment: vec![("A".into(), "b".into())],
         console_user: None,
+        shares: vec![ShareMount {
+            tag: "data".into(),
+            mount_point: "/srv/data".into(),
+            read_only: true,
+        }],
     };
     let session = OpenSession {
         argv: vec![b"ls".to_vec(), vec![0xff]],

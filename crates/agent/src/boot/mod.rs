@@ -10,6 +10,7 @@
 //!   volumes    disk ▶ dm-crypt ▶ file system
 //!   identity   names, sysctls, time zone
 //!   users      accounts and homes
+//!   shares     folders of the host
 //!   files      what the host wants written
 //! ```
 //!
@@ -23,6 +24,7 @@ pub(crate) mod modules;
 pub(crate) mod mounts;
 mod random;
 mod root;
+mod shares;
 mod units;
 mod users;
 mod volumes;
@@ -174,6 +176,7 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
         }
     }
     volumes::give(&fresh, &boot.default_user)?;
+    shares::mount_all(&boot.shares)?;
     files::write(&boot.files)?;
     match boot.init {
         Init::Agent => Ok(()),

@@ -265,5 +265,6 @@ pub fn boot_message() -> Boot {
         timezone: Some("Europe/Berlin".into()),
         environment: vec![("COMPARTMENT".into(), "test".into())],
         console_user: None,
+        shares: vec![],
     }
 }

@@ -29,6 +29,7 @@ fn terms() -> Terms {
             timezone: None,
             environment: vec![],
             console_user: None,
+            shares: vec![],
         },
         boot_deadline: Duration::from_secs(60),
         stop_deadline: Duration::from_secs(10),

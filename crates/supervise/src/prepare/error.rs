@@ -12,6 +12,7 @@ use casemate_volume::VolumeError;
 use super::LONGEST_FILE;
 use crate::configuration::ConfigurationError;
 use crate::disks::DiskError;
+use crate::shares::ShareError;
 use crate::volumes::PassphraseNeeded;
 
 /// Why a compartment cannot be prepared.
@@ -109,6 +110,9 @@ pub enum PrepareError {
     /// One of its disks cannot be handed in.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// One of the folders it shares cannot be.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// casemate is not whole.
     #[error(transparent)]
     Programs(#[from] ProgramsError),
@@ -137,6 +141,7 @@ impl PrepareError {
                 Some(format!("correct its `source`; at most {} KiB each", LONGEST_FILE / 1024))
             }
             Self::Disk(error) => Some(error.hint().into()),
+            Self::Share(error) => Some(error.hint().into()),
             Self::NoPrograms { .. } => {
                 Some("leave `programs` out, or use an image with source = \"debian\"".into())
             }
