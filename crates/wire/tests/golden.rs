@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use casemate_wire::{
-    Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, RootDisk, TerminalSize,
-    User, Verity, VolumeMount, WriteFile, decode, encode, preamble, push_frame,
+    Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, RootDisk, ShareMount,
+    TerminalSize, User, Verity, VolumeMount, WriteFile, decode, encode, preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
