@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid};
 use sha2::{Digest as _, Sha256};
-use systemtest::{Done, SHORT, Shared, World, here, is_root, until};
+use systemtest::{Done, SHORT, Shared, World, has, here, is_root, programs, skip, until};
 
 /// What no guest may ever see: it lies beside the shared folders.
 const SECRET: &str = "the-secret-beside-the-folders";
@@ -23,20 +23,31 @@ const SHARES: &str = "shares = [
   { source = \"{world}/write\", mount-point = \"/mnt/write\", tag = \"kept\", read-only = false },
 ]";
 
-/// A world whose `main` has [`SHARES`] and these settings.
-fn world(test: &'static str, settings: &str) -> World {
+/// A world whose `main` has [`SHARES`] and these settings; none where there is no file server.
+fn world(test: &'static str, settings: &str) -> Option<World> {
+    if !has_server(test) {
+        return None;
+    }
     let world = World::new(test, &format!("{settings}\n{SHARES}"));
     make_folders(&world);
-    world
+    Some(world)
+}
+
+/// `cargo xtask test` puts one beside the programs.
+fn has_server(test: &str) -> bool {
+    programs::program("virtiofsd").exists() || has(test, "virtiofsd")
 }
 
 /// The world of most tests.
-fn shared(test: &'static str) -> Shared {
+fn shared(test: &'static str) -> Option<Shared> {
+    if !has_server(test) {
+        return None;
+    }
     static WORLD: OnceLock<World> = OnceLock::new();
     static MADE: Once = Once::new();
     let world = World::shared(test, &WORLD, SHARES);
     MADE.call_once(|| make_folders(&world));
-    world
+    Some(world)
 }
 
 fn make_folders(world: &World) {
@@ -60,7 +71,7 @@ fn is_the_callers(path: &Path) {
 
 #[test]
 fn guest_reads_what_the_host_shares_and_sees_it_as_its_own() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     fs::write(world.path("read/letter"), "from the host\n").expect("written");
     let line = "cat /mnt/read/letter; stat -c '%U:%G' /mnt/read/letter; id -u";
     let done = world.shell(line).done().ok();
@@ -81,7 +92,7 @@ fn guest_reads_what_the_host_shares_and_sees_it_as_its_own() {
 
 #[test]
 fn read_only_share_is_not_written_to_whatever_the_guest_mounts() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     let file = world.path("read/untouched");
     fs::write(&file, "as it was").expect("written");
     let before = fs::metadata(&file).expect("there");
@@ -106,7 +117,7 @@ fn read_only_share_is_not_written_to_whatever_the_guest_mounts() {
 
 #[test]
 fn what_the_guest_makes_is_the_callers() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     world.shell("cd /mnt/write; umask 022; echo user > by-user; mkdir by-user-folder").done().ok();
     let done = as_root(
         &world,
@@ -127,7 +138,7 @@ fn what_the_guest_makes_is_the_callers() {
 
 #[test]
 fn no_file_gets_the_set_user_id_bit() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     let perl = "use Fcntl; umask 0; sysopen(F, 'at-once', O_CREAT|O_WRONLY|O_EXCL, 06755) or die; \
                 syswrite(F, 'x'); close(F);";
     let line = format!(
@@ -147,14 +158,14 @@ fn no_file_gets_the_set_user_id_bit() {
 
 #[test]
 fn device_nodes_are_not_made() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     as_root(&world, "cd /mnt/write; ! mknod null c 1 3 && ! mknod disk b 254 0").ok();
     assert!(!world.path("write/null").exists() && !world.path("write/disk").exists());
 }
 
 #[test]
 fn links_and_parents_do_not_leave_the_folder() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     let secret = world.path("secret");
     for folder in ["read", "write"] {
         symlink(&secret, world.path(folder).join("absolute")).expect("made");
@@ -181,7 +192,7 @@ fn links_and_parents_do_not_leave_the_folder() {
 /// The guest's kernel passes handles on as numbers of files; root may make them up.
 #[test]
 fn made_up_handles_do_not_leave_the_folder() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     // struct file_handle and open_by_handle_at, man page; FILEID_INO64_GEN is 0x81.
     let perl = "open(M, '<', $ARGV[0]) or die; my $opened = 0; \
         for my $id (1 .. 300) { for my $kind (0x81, 0x82) { \
@@ -204,7 +215,7 @@ fn made_up_handles_do_not_leave_the_folder() {
 
 #[test]
 fn large_file_is_the_same_on_both_sides() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     let bytes: Vec<u8> = (0..LARGE as u64 / 8)
         .flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
         .collect();
@@ -220,7 +231,7 @@ fn large_file_is_the_same_on_both_sides() {
 
 #[test]
 fn server_sees_its_folder_alone_and_has_no_privilege() {
-    let world = shared(here!());
+    let Some(world) = shared(here!()) else { return };
     world.run(["true"]).done().ok();
     let server = world.member("virtiofsd");
     let read = |name: &str| {
@@ -248,7 +259,7 @@ fn server_sees_its_folder_alone_and_has_no_privilege() {
 
 #[test]
 fn folder_that_vanished_is_a_clear_error_and_nothing_is_started() {
-    let world = world(here!(), "");
+    let Some(world) = world(here!(), "") else { return };
     fs::remove_dir(world.path("read")).expect("removed");
     let done = world.run(["true"]).within(SHORT).done().exits(125);
     let done = done.says(&format!("could not share {}", world.path("read").display()));
@@ -271,7 +282,7 @@ fn folder_that_vanished_is_a_clear_error_and_nothing_is_started() {
 
 #[test]
 fn link_that_a_guest_may_have_made_is_not_followed() {
-    let world = world(here!(), "");
+    let Some(world) = world(here!(), "") else { return };
     let planted = world.path("write/planted");
     symlink(world.path(""), &planted).expect("made");
     let text = fs::read_to_string(world.config()).expect("read");
@@ -290,7 +301,7 @@ fn link_that_a_guest_may_have_made_is_not_followed() {
 
 #[test]
 fn folder_removed_meanwhile_hangs_nothing() {
-    let world = world(here!(), "");
+    let Some(world) = world(here!(), "") else { return };
     fs::write(world.path("write/file"), "x").expect("written");
     world.shell("cat /mnt/write/file").done().ok();
     fs::remove_dir_all(world.path("write")).expect("removed");
@@ -306,7 +317,7 @@ fn folder_removed_meanwhile_hangs_nothing() {
 
 #[test]
 fn end_of_a_file_server_ends_the_compartment_and_is_said() {
-    let world = world(here!(), "");
+    let Some(world) = world(here!(), "") else { return };
     let session = world.shell("echo here; exec sleep 1000").start();
     session.expect("here");
     let crew = world.crew(world.name());
@@ -326,7 +337,7 @@ fn end_of_a_file_server_ends_the_compartment_and_is_said() {
 
 #[test]
 fn microvm_has_shares_too() {
-    let world = world(here!(), "machine = \"microvm\"");
+    let Some(world) = world(here!(), "machine = \"microvm\"") else { return };
     fs::write(world.path("read/file"), "read").expect("written");
     let line = "cat /mnt/read/file; echo written > /mnt/write/file";
     assert_eq!(world.shell(line).done().ok().text(), "read");
@@ -335,11 +346,13 @@ fn microvm_has_shares_too() {
 
 #[test]
 fn guest_with_systemd_and_one_whose_user_has_a_number_of_its_own_have_shares() {
-    let world = world(
+    let Some(world) = world(
         here!(),
         "memory = 400\nguest.init = \"systemd\"\nguest.user = \"tess\"\n\
          guest.users = [{ name = \"tess\", uid = 1717 }]",
-    );
+    ) else {
+        return;
+    };
     fs::write(world.path("read/file"), "read").expect("written");
     let line = "cat /mnt/read/file; stat -c %U /mnt/write; echo written > /mnt/write/file";
     assert_eq!(world.shell(line).done().ok().text(), "readtess");
@@ -352,10 +365,10 @@ fn guest_with_systemd_and_one_whose_user_has_a_number_of_its_own_have_shares() {
 #[test]
 fn folder_of_another_user_is_served_as_him_by_root() {
     if !is_root() {
-        return systemtest::skip(here!(), "only root can be somebody else");
+        return skip(here!(), "only root can be somebody else");
     }
     let (uid, gid) = (65_531, 65_532);
-    let world = world(here!(), "");
+    let Some(world) = world(here!(), "") else { return };
     for name in ["", "read", "write"] {
         chown(world.path(name), Some(uid), Some(gid)).expect("given");
     }
