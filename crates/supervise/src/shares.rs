@@ -3,19 +3,21 @@
 //! Each is opened once, without reading, and stays open: what was looked at is what is shared
 //! (`casemate-jail` compares), and its number is given to no other folder meanwhile.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
 use casemate_config::{Compartment, Settings, Share};
 use casemate_plan::ShareParts;
 use casemate_plan::jail::Inode;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::libc;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{AccessFlags, access, geteuid};
+
+/// Links followed on the way to a folder; as many as the kernel, path_resolution(7).
+const MOST_LINKS: u32 = 40;
 
 /// A folder that cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +57,8 @@ pub enum ShareError {
     },
     /// A guest may have put a link there.
     #[error(
-        "could not share {} with compartment `{name}`: it lies in {}, which a guest may write to, \
-         and a symbolic link leads to it",
+        "could not share {} with compartment `{name}`: a symbolic link on the way to it lies in {}, \
+         which a guest may write to",
         path.display(), within.display()
     )]
     Planted {
@@ -64,7 +66,7 @@ pub enum ShareError {
         name: String,
         /// The folder.
         path: PathBuf,
-        /// The writable share it lies in.
+        /// The writable share the link lies in.
         within: PathBuf,
     },
 }
@@ -107,46 +109,34 @@ pub(crate) fn open(
 }
 
 /// Folders that guests may write to, of whatever compartment.
-fn writable(settings: &Settings) -> BTreeMap<&Path, OwnedFd> {
+fn writable(settings: &Settings) -> Vec<PathBuf> {
     let shares = settings.compartments.values().flat_map(|compartment| &compartment.shares);
     shares
         .filter(|share| !share.read_only)
-        // One that cannot be opened is nobody's to write to.
-        .filter_map(|share| Some((share.source.as_path(), path_only(&share.source).ok()?)))
+        // One that is not there is nobody's to write to.
+        .filter_map(|share| fs::canonicalize(&share.source).ok())
         .collect()
 }
 
 fn open_one(
     compartment: &Compartment,
     share: &Share,
-    writable: &BTreeMap<&Path, OwnedFd>,
+    writable: &[PathBuf],
 ) -> Result<OpenShare, ShareError> {
     let name = || compartment.name.to_string();
     let path = share.source.clone();
-    let failed = |source| match source {
-        source if io::Error::kind(&source) == io::ErrorKind::NotADirectory && path.exists() => {
-            ShareError::Kind { name: name(), path: path.clone() }
-        }
-        source => ShareError::Open { name: name(), path: path.clone(), source },
+    let failed = |source| ShareError::Open { name: name(), path: path.clone(), source };
+    let place = match resolve(&path, writable).map_err(failed)? {
+        Place::At(place) => place,
+        Place::Planted(within) => return Err(ShareError::Planted { name: name(), path, within }),
     };
-    let within = writable.iter().find_map(|(within, folder)| {
-        let rest = path.strip_prefix(within).ok().filter(|rest| *rest != Path::new(""))?;
-        Some((within, folder, rest))
-    });
-    let folder = match within {
-        None => path_only(&path).map_err(failed)?,
-        Some((within, folder, rest)) => {
-            let how = OpenHow::new()
-                .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-                .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-            match openat2(folder, rest, how) {
-                Err(nix::errno::Errno::ELOOP) => {
-                    let within = within.to_path_buf();
-                    return Err(ShareError::Planted { name: name(), path, within });
-                }
-                other => other.map_err(|errno| failed(errno.into()))?,
-            }
-        }
+    // A link that was made since is not followed either.
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let folder = match openat2(AT_FDCWD, &place, how) {
+        Err(Errno::ENOTDIR) => return Err(ShareError::Kind { name: name(), path }),
+        other => other.map_err(|errno| failed(errno.into()))?,
     };
     let folder = File::from(folder);
     let metadata = folder.metadata().map_err(failed)?;
@@ -162,9 +152,49 @@ fn open_one(
     Ok(OpenShare { parts, _folder: folder.into() })
 }
 
-fn path_only(path: &Path) -> io::Result<OwnedFd> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    Ok(File::options().read(true).custom_flags(flags).open(path)?.into())
+/// Where a path leads.
+enum Place {
+    /// There, by a path without links.
+    At(PathBuf),
+    /// Through a link in this folder, which a guest may write to.
+    Planted(PathBuf),
+}
+
+/// Follows a path, and no link that lies in one of the folders that guests may write to.
+fn resolve(path: &Path, writable: &[PathBuf]) -> io::Result<Place> {
+    let mut links = 0;
+    let mut at = PathBuf::from("/");
+    let mut ahead = vec![path.to_owned()];
+    while let Some(next) = ahead.pop() {
+        let mut components = next.components();
+        let Some(component) = components.next() else { continue };
+        ahead.push(components.as_path().to_owned());
+        let name = match component {
+            Component::RootDir | Component::Prefix(_) => {
+                at = PathBuf::from("/");
+                continue;
+            }
+            Component::CurDir => continue,
+            Component::ParentDir => {
+                at.pop();
+                continue;
+            }
+            Component::Normal(name) => at.join(name),
+        };
+        if !fs::symlink_metadata(&name)?.is_symlink() {
+            at = name;
+            continue;
+        }
+        if let Some(within) = writable.iter().find(|within| at.starts_with(within)) {
+            return Ok(Place::Planted(within.clone()));
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(Errno::ELOOP.into());
+        }
+        ahead.push(fs::read_link(&name)?);
+    }
+    Ok(Place::At(at))
 }
 
 /// Who may not do what with the folder. Its server is the caller, or for root the folder's owner.
@@ -184,5 +214,44 @@ fn missing(own: &str, metadata: &fs::Metadata, read_only: bool) -> Option<(Strin
         (false, _) => Some((who(), "read")),
         (true, false) if !read_only => Some((who(), "write to")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_of_the_user_are_followed_and_those_of_guests_are_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = fs::canonicalize(directory.path()).expect("there");
+        let path = |name: &str| root.join(name);
+        for name in ["guest/inner", "mine/inner"] {
+            fs::create_dir_all(path(name)).expect("made");
+        }
+        symlink("mine", path("link")).expect("made");
+        symlink(path("guest"), path("to-guest")).expect("made");
+        symlink("../mine", path("guest/planted")).expect("made");
+        symlink("loop", path("loop")).expect("made");
+        let writable = [path("guest")];
+        let place = |name: &str| match resolve(&path(name), &writable) {
+            Ok(Place::At(place)) => place,
+            Ok(Place::Planted(within)) => panic!("{name}: planted in {}", within.display()),
+            Err(error) => panic!("{name}: {error}"),
+        };
+        assert_eq!(place("link/inner/../inner"), path("mine/inner"));
+        assert_eq!(place("to-guest/./inner"), path("guest/inner"));
+        for name in ["guest/planted", "guest/planted/inner", "to-guest/planted/inner"] {
+            let found = resolve(&path(name), &writable);
+            assert!(
+                matches!(found, Ok(Place::Planted(within)) if within == path("guest")),
+                "{name}"
+            );
+        }
+        assert!(resolve(&path("guest/planted"), &[]).is_ok(), "if no guest writes there");
+        assert!(resolve(&path("loop"), &[]).is_err());
+        assert!(resolve(&path("nothing"), &[]).is_err());
     }
 }
