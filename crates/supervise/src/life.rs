@@ -32,9 +32,6 @@ const COMMAND_TEXT: usize = 200;
 /// From the end of the guest to the end of its processes, before they are killed.
 const EXIT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How a share's server ends when the VMM has closed its connection.
-const DISCONNECTED: &str = "ended with code 0";
-
 /// Lines of the guest that one life keeps in its log: at 4 KiB each, 4 MiB.
 const GUEST_LINES: u32 = 1000;
 
@@ -557,37 +554,9 @@ impl Life {
                 self.judge(now);
             }
             _ => match role {
-                Role::Share(index) if self.vmm_exit.is_none() => {
-                    let patience = now + EXIT_DEADLINE;
-                    self.share_exit.get_or_insert((index, how.to_owned(), patience));
-                }
-                Role::Share(_) => {}
+                Role::Share(index) => self.share_exited(index, how, now),
                 _ => self.fail(format!("{} {how}", role.describe()), now),
             },
-        }
-    }
-
-    fn share_reason(&self, index: u16, how: &str) -> String {
-        let share = self.terms.guest.shares.get(usize::from(index));
-        let tag = share.map_or("", |share| share.tag.as_str());
-        format!("the file server of the share `{tag}` {how}")
-    }
-
-    /// A share is gone, and whatever uses it in the guest waits for it for good. The rest is told
-    /// to end in order, so that what it has on volumes gets there.
-    fn share_ended(&mut self, index: u16, how: &str, now: Instant) {
-        let reason = self.share_reason(index, how);
-        self.log(true, reason.clone());
-        match &self.state {
-            State::Running | State::Paused => {
-                if self.state == State::Paused {
-                    self.effects.push(Effect::Execute(true));
-                }
-                self.order(Order::Shutdown);
-                let outcome = Outcome::Failed { reason };
-                self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
-            }
-            _ => self.fail(reason, now),
         }
     }
 
@@ -598,7 +567,9 @@ impl Life {
             return;
         }
         self.vmm_exit = None;
+        let share_at_fault = self.share_at_fault();
         if matches!(self.state, State::Booting { greeted: false, .. })
+            && share_at_fault.is_none()
             && self.relaunch_without_kvm("the guest ended under KVM without a word")
         {
             return;
@@ -610,13 +581,9 @@ impl Life {
             }
             Some(true) => failed("the guest's kernel stopped without shutting down (a panic?)"),
             Some(false) => failed("the guest powered off without its agent"),
-            None => match &self.share_exit {
-                // It ended first, and the VMM cannot begin without it.
-                Some((index, how, _)) if !how.starts_with(DISCONNECTED) => {
-                    failed(&self.share_reason(*index, how))
-                }
-                _ => failed(&format!("{} {how}", Role::Vmm.describe())),
-            },
+            None => {
+                failed(&share_at_fault.unwrap_or_else(|| format!("{} {how}", Role::Vmm.describe())))
+            }
         };
         self.kill(outcome, now);
     }
@@ -625,10 +592,8 @@ impl Life {
         if self.vmm_exit.is_some() {
             return self.judge(now);
         }
-        if let Some((index, how, _)) = self.share_exit.take_if(|(_, _, patience)| *patience <= now)
-            && matches!(self.state, State::Booting { .. } | State::Running | State::Paused)
-        {
-            return self.share_ended(index, &how, now);
+        if self.share_deadline_passed(now) {
+            return;
         }
         match &self.state {
             State::Booting { greeted, deadline } if *deadline <= now => {
@@ -848,5 +813,6 @@ fn why_not_started(command: &str, status: &ExitStatus) -> String {
     }
 }
 
+mod shares;
 #[cfg(test)]
 mod tests;
