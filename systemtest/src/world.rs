@@ -73,7 +73,7 @@ impl World {
 
     /// A world with these compartments and their settings.
     ///
-    /// They are small, and, so that none survives a test that was killed, end when idle.
+    /// `{world}` in them is the directory of the world. They are small, and, so that none survives a test that was killed, end when idle.
     ///
     /// # Panics
     /// When its directory cannot be made.
@@ -99,6 +99,7 @@ impl World {
                     text.push_str(setting);
                 }
             }
+            let settings = settings.replace("{world}", &world.path_text());
             text.push_str(&format!("{settings}\n\n"));
             world.names.push((label, name));
         }
@@ -157,6 +158,10 @@ impl World {
     /// The configuration's file.
     pub fn config(&self) -> PathBuf {
         self.path("casemate.toml")
+    }
+
+    fn path_text(&self) -> String {
+        self.directory.path().display().to_string()
     }
 
     /// A path in the directory of this world.

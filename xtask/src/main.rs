@@ -12,6 +12,7 @@ mod process;
 mod setup;
 mod steps;
 mod test;
+mod virtiofsd;
 
 use std::process::ExitCode;
 

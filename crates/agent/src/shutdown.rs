@@ -12,7 +12,7 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, sync};
+use nix::unistd::{Pid, syncfs};
 
 /// Between SIGTERM and SIGKILL, and between SIGKILL and giving up on what survives it.
 const GRACE: Duration = Duration::from_secs(1);
@@ -75,11 +75,12 @@ fn signal_all(signal: Signal) {
 pub(crate) fn reset() -> Errno {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let lasting = lasting(&mounts);
-    if !lasting.is_empty() {
-        sync();
-    }
-    for target in lasting.iter().rev() {
+    for target in &lasting {
         let target = target.as_str();
+        // Not sync(2), which would wait for a share whose server on the host is gone.
+        if let Ok(folder) = fs::File::open(target) {
+            let _ = syncfs(&folder);
+        }
         if umount2(target, MntFlags::empty()).is_err() {
             let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
             let _ = mount(None::<&str>, target, None::<&str>, flags, None::<&str>);
@@ -92,12 +93,17 @@ pub(crate) fn reset() -> Errno {
 }
 
 /// Mount points whose content outlives the guest: writable and with a device or a host's folder
-/// behind them. In the order they were mounted.
+/// behind them. Those mounted last come first; but all shares behind the devices, because one whose
+/// server is gone is waited for until the host's patience ends.
 fn lasting(mountinfo: &str) -> Vec<String> {
-    mountinfo.lines().filter_map(lasting_target).collect()
+    let mut found: Vec<(bool, String)> = mountinfo.lines().filter_map(lasting_target).collect();
+    found.reverse();
+    found.sort_by_key(|(is_share, _)| *is_share);
+    found.into_iter().map(|(_, target)| target).collect()
 }
 
-fn lasting_target(line: &str) -> Option<String> {
+/// Whether it is a host's folder, and where it is.
+fn lasting_target(line: &str) -> Option<(bool, String)> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(4);
     let target = mount.next()?;
@@ -105,8 +111,9 @@ fn lasting_target(line: &str) -> Option<String> {
     let kind = filesystem.next()?;
     let source = filesystem.next()?;
     let writable = filesystem.next()?.split(',').any(|option| option == "rw");
-    let lasts = source.starts_with("/dev/") || matches!(kind, "virtiofs" | "9p");
-    (writable && lasts).then(|| unescape(target))
+    let is_share = matches!(kind, "virtiofs" | "9p");
+    let lasts = source.starts_with("/dev/") || is_share;
+    (writable && lasts).then(|| (is_share, unescape(target)))
 }
 
 /// The path in a field of mountinfo, where blanks and backslashes stand as `\ooo`.
@@ -136,8 +143,9 @@ mod tests {
             30 22 254:16 / /home/a\\040b rw,relatime shared:1 - ext4 /dev/vdb rw\n\
             31 22 254:32 / /srv ro,relatime - ext4 /dev/vdc ro\n\
             32 22 0:40 / /mnt/share rw - virtiofs share rw\n\
+            33 22 254:48 / /srv/data rw - ext4 /dev/vdd rw\n\
             broken line\n";
-        assert_eq!(lasting(mountinfo), ["/home/a b", "/mnt/share"]);
+        assert_eq!(lasting(mountinfo), ["/srv/data", "/home/a b", "/mnt/share"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use nix::sys::utsname::uname;
 use nix::unistd::{User, getgid, getuid};
 
 use crate::places::{self, Places};
-use crate::{kvm, landlock, namespaces, qemu, subordinate, tsc};
+use crate::{kvm, landlock, namespaces, qemu, subordinate, tsc, virtiofsd};
 
 /// Top-level directories with programs and libraries, in the distributions known.
 const SYSTEM_DIRECTORIES: [&str; 9] =
@@ -61,6 +61,11 @@ pub fn gather(sources: &Sources<'_>) -> HostFacts {
     let programs = own_programs(sources);
     HostFacts {
         qemu: qemu::find(&architecture, sources.qemu.as_deref(), &sources.search_path, cache),
+        virtiofsd: virtiofsd::find(
+            programs.jail.parent().unwrap_or(Path::new("/")),
+            &sources.search_path,
+            cache,
+        ),
         kvm: kvm::facts(&programs.supervisor, sources.places.state().ok()),
         architecture,
         cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),

@@ -68,7 +68,7 @@ pub enum LaunchError {
     Descriptor(i32),
     /// The plan has no such process: a fault of the caller.
     #[error("could not start {0}: it is not planned")]
-    NotPlanned(&'static str),
+    NotPlanned(String),
     /// The process could not be described to its jail.
     #[error("could not write the specification of the process")]
     Specification(#[source] io::Error),
@@ -133,7 +133,7 @@ fn descriptors(
     let mut mappings: Vec<FdMapping> = Vec::new();
     for Descriptor { number: child_fd, what } in &process.descriptors {
         let parent_fd = match what {
-            DescriptorSource::Channel { .. } => {
+            DescriptorSource::Channel { .. } | DescriptorSource::Listener { .. } => {
                 let place = channels.iter().position(|(number, _)| number == child_fd);
                 channels.swap_remove(place.ok_or(LaunchError::Descriptor(*child_fd))?).1
             }

@@ -32,3 +32,5 @@ pub mod sockets;
 pub mod step;
 pub mod subordinate;
 pub mod tsc;
+mod versions;
+pub mod virtiofsd;

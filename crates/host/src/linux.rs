@@ -14,6 +14,9 @@ use crate::rundir::{Leftovers, RunDirectory};
 use crate::sockets;
 use crate::step::{Host, StepError};
 
+/// Name of a listening socket while it is being connected to.
+const LISTENER: &str = "listener";
+
 /// This machine, and what one compartment has on it.
 #[derive(Debug)]
 pub struct LinuxHost {
@@ -74,13 +77,26 @@ impl LinuxHost {
         let mut users: BTreeMap<Channel, Vec<Role>> = BTreeMap::new();
         for process in &self.processes {
             for descriptor in &process.descriptors {
-                if let DescriptorSource::Channel { channel } = descriptor.what {
-                    users.entry(channel).or_default().push(process.role);
+                match descriptor.what {
+                    DescriptorSource::Channel { channel } => {
+                        users.entry(channel).or_default().push(process.role);
+                    }
+                    // The first of a pair.
+                    DescriptorSource::Listener { channel } => {
+                        users.entry(channel).or_default().insert(0, process.role);
+                    }
+                    DescriptorSource::File { .. } | DescriptorSource::Log { .. } => {}
                 }
             }
         }
         for (channel, users) in users {
-            let (one, other) = sockets::channel_pair(channel)?;
+            let (one, other) = match channel {
+                Channel::Share(_) => {
+                    let place = self.run_directory.as_ref().ok_or(io::ErrorKind::NotFound)?;
+                    sockets::listening_pair(&place.path().join(LISTENER))?
+                }
+                _ => sockets::channel_pair(channel)?,
+            };
             self.ends.push((users.first().copied(), channel, one));
             self.ends.push((users.get(1).copied(), channel, other));
         }
@@ -88,12 +104,12 @@ impl LinuxHost {
     }
 
     fn start(&mut self, role: Role) -> Result<(), LaunchError> {
-        let missing = || LaunchError::NotPlanned(role.describe());
+        let missing = || LaunchError::NotPlanned(role.describe().into());
         let place = self.processes.iter().position(|process| process.role == role);
         let process = self.processes[place.ok_or_else(missing)?].clone();
         let mut channels = Vec::new();
         for descriptor in &process.descriptors {
-            if let DescriptorSource::Channel { channel } = descriptor.what {
+            if let Some(channel) = descriptor.what.channel() {
                 let end = self.take_end(Some(role), channel);
                 channels.push((
                     descriptor.number,
@@ -146,7 +162,7 @@ impl Host for LinuxHost {
             }
             Step::Start { role } => match self.running.remove(role) {
                 Some(mut launched) => end(&mut launched)
-                    .map_err(|source| StepError::End { process: role.describe(), source }),
+                    .map_err(|source| StepError::End { process: role.describe().into(), source }),
                 None => Ok(()),
             },
             Step::BuildImage { .. }

@@ -1,20 +1,14 @@
 //! The QEMU that is installed: where, which version, and where its firmware is.
 //!
-//! Asking QEMU for its version takes some 30 ms, so the answer is kept in the cache directory with
-//! path, time of change and size of the program.
+//! Asking QEMU for its version takes some 30 ms, so the answer is kept ([`crate::versions`]).
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use casemate_plan::facts::QemuFacts;
-use nix::unistd::{AccessFlags, access};
-use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use crate::versions::{self, is_program, search};
 
 /// Where distributions keep firmware and option ROMs for QEMU.
 const DATA_DIRECTORIES: [&str; 6] = [
@@ -29,14 +23,8 @@ const DATA_DIRECTORIES: [&str; 6] = [
 /// Where Red Hat's distributions keep the only QEMU they have.
 const QEMU_KVM: &str = "/usr/libexec/qemu-kvm";
 
-/// What is kept of one program.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Kept {
-    modified_ns: i64,
-    size: u64,
-    version: (u32, u32, u32),
-}
+/// Where versions are kept, in the cache directory.
+const KEPT: &str = "qemu.json";
 
 /// The QEMU for `architecture` (as uname(2) has it): the configured one, or the first in
 /// `search_path`. None when there is none or it does not tell its version.
@@ -47,7 +35,6 @@ pub fn find(
     cache: Option<&Path>,
 ) -> Option<QemuFacts> {
     let name = format!("qemu-system-{}", name_of(architecture));
-    let is_program = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let path = match configured {
         Some(path) if path.is_absolute() => Some(path.to_owned()).filter(is_program),
         Some(name) => search(search_path, name).find(is_program),
@@ -55,16 +42,9 @@ pub fn find(
             search(search_path, Path::new(&name)).chain([PathBuf::from(QEMU_KVM)]).find(is_program)
         }
     }?;
-    let version = version(&path, cache)?;
+    let version = versions::of(&path, cache, KEPT, parse)?;
     let data_directories = data_directories(&path);
     Some(QemuFacts { path, version, data_directories })
-}
-
-/// Where a program of this name may be.
-fn search<'a>(search_path: &'a OsStr, name: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
-    std::env::split_paths(search_path)
-        .filter(|directory| directory.is_absolute())
-        .map(move |directory| directory.join(name))
 }
 
 /// QEMU's name of an architecture where it differs from the kernel's.
@@ -92,52 +72,10 @@ fn data_directories(program: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn version(program: &Path, cache: Option<&Path>) -> Option<(u32, u32, u32)> {
-    let metadata = fs::metadata(program).ok()?;
-    let modified_ns =
-        metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec());
-    let file = cache.map(|directory| directory.join("qemu.json"));
-    let matches = |kept: &Kept| (kept.modified_ns, kept.size) == (modified_ns, metadata.size());
-    let kept = file.as_ref().and_then(|file| {
-        durable::load::<BTreeMap<PathBuf, Kept>>(file).ok().flatten()?.remove(program)
-    });
-    if let Some(kept) = kept.filter(matches) {
-        return Some(kept.version);
-    }
-    let version = ask(program)?;
-    if let Some(file) = file {
-        let new = Kept { modified_ns, size: metadata.size(), version };
-        let kept = durable::update(&file, |all: &mut BTreeMap<PathBuf, Kept>| {
-            all.insert(program.into(), new);
-        });
-        if let Err(error) = kept {
-            tracing::debug!("the version of QEMU is not kept: {error}");
-        }
-    }
-    Some(version)
-}
-
-fn ask(program: &Path) -> Option<(u32, u32, u32)> {
-    let output = Command::new(program)
-        .arg("--version")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .inspect_err(|error| tracing::warn!("could not start {}: {error}", program.display()))
-        .ok()?;
-    let version = parse(&String::from_utf8_lossy(&output.stdout));
-    if version.is_none() {
-        tracing::warn!("could not understand the version that {} prints", program.display());
-    }
-    version
-}
-
 /// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)`.
 fn parse(text: &str) -> Option<(u32, u32, u32)> {
     let number = text.split_once("version ")?.1.split_whitespace().next()?;
-    let mut parts = number.split(['.', '-', '(']).map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
+    versions::parse_number(number)
 }
 
 #[cfg(test)]

@@ -27,9 +27,24 @@ const LONGEST_PATH: usize = 107;
 pub fn channel_pair(channel: Channel) -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = match channel {
         Channel::Orders => SockType::SeqPacket,
-        Channel::Agent | Channel::Console | Channel::Monitor => SockType::Stream,
+        Channel::Agent | Channel::Console | Channel::Monitor | Channel::Share(_) => {
+            SockType::Stream
+        }
     };
     Ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// A listening socket and one that is connected to it and not accepted yet, close-on-exec, for a
+/// server that wants to accept. Nobody else can connect: the path, which must be in a private
+/// directory, is gone again.
+///
+/// # Errors
+/// As [`listen`] and [`connect`].
+pub fn listening_pair(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    let listener = listen(path)?;
+    let connected = connect(path);
+    fs::remove_file(path)?;
+    Ok((listener.into(), connected?.into()))
 }
 
 /// Listens at a path where nothing is yet, for the owner of the directory alone (mode 0600).
@@ -71,6 +86,17 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+
+    #[test]
+    fn listening_pair_is_connected_and_nowhere_to_be_found() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let (listener, connected) = listening_pair(&path).expect("a pair");
+        assert!(!path.exists());
+        let (mut server, _) = UnixListener::from(listener).accept().expect("accepted");
+        UnixStream::from(connected).write_all(b"x").expect("written");
+        server.read_exact(&mut [0]).expect("read");
+    }
 
     #[test]
     fn socket_at_a_long_path_is_found_again() {

@@ -42,7 +42,7 @@ pub enum StepError {
     #[error("could not end {process}")]
     End {
         /// Which, in words.
-        process: &'static str,
+        process: String,
         /// Why not.
         #[source]
         source: std::io::Error,

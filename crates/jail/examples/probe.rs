@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, abort, exit};
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ fn report(paths: &[String]) -> Value {
         "directory": std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default(),
         "host-name": nix::unistd::gethostname().map(|name| name.display().to_string()).unwrap_or_default(),
         "create-in-root": outcome(fs::write("/new", "x")),
+        "set-user-id": paths.iter().map(|path| (path.clone(), set_user_id(path))).collect::<BTreeMap<_, _>>(),
         "paths": paths.iter().map(|path| (path.clone(), look(path))).collect::<BTreeMap<_, _>>(),
     })
 }
@@ -84,6 +86,13 @@ fn look(path: &str) -> Value {
             outcome(OpenOptions::new().append(true).open(path))
         },
     })
+}
+
+/// Gives a file of its own in a folder a mode, and then one with the bit.
+fn set_user_id(folder: &str) -> [String; 3] {
+    let file = format!("{folder}/program");
+    let set = |mode| outcome(fs::set_permissions(&file, fs::Permissions::from_mode(mode)));
+    [outcome(fs::write(&file, "x")), set(0o755), set(0o4755)]
 }
 
 fn names(directory: &str) -> Vec<String> {

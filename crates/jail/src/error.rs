@@ -30,6 +30,9 @@ pub(crate) enum JailError {
     /// The launcher or the monitor went away meanwhile.
     #[error("could not go on: the {0} has ended")]
     Orphaned(&'static str),
+    /// The system call filter is refused.
+    #[error("could not filter system calls")]
+    Seccomp(#[from] seccompiler::Error),
     /// Landlock is there and refused the rules.
     #[error("could not apply the Landlock rules")]
     Landlock(#[from] landlock::RulesetError),

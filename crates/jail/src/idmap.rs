@@ -3,6 +3,9 @@
 //! User 0 inside is the caller himself, so that building the root can reach his files; user 1 is
 //! the subordinate one that the program runs as. The caller's group is *not* mapped: `newgidmap`
 //! would then forbid setgroups(2), and his supplementary groups could not be dropped.
+//!
+//! A program that works on the caller's own files is the caller: then there is only user 1, who is
+//! both, and his group, and no helper is needed.
 
 use std::fs;
 use std::path::Path;
@@ -24,16 +27,26 @@ const HELPER_DIRECTORIES: [&str; 4] = ["/run/wrappers/bin", "/usr/bin", "/usr/lo
 /// Maps the ids of the namespace that `child` is in.
 pub(crate) fn write(child: Pid, identity: &Identity) -> Result<(), JailError> {
     let caller = getuid().as_raw();
-    let users = [[BUILDER, caller, 1], [PROGRAM, identity.uid, 1]];
+    // No user of the host may be two inside.
+    let users: &[[u32; 3]] = match identity.uid == caller {
+        true => &[[PROGRAM, caller, 1]],
+        false => &[[BUILDER, caller, 1], [PROGRAM, identity.uid, 1]],
+    };
     let groups = [[PROGRAM, identity.gid, 1]];
     match identity.map {
         IdMapMethod::Direct => {
-            write_file(child, "uid_map", &users)?;
+            write_file(child, "uid_map", users)?;
+            write_file(child, "gid_map", &groups)
+        }
+        IdMapMethod::Caller => {
+            let path = format!("/proc/{child}/setgroups");
+            fs::write(&path, "deny").while_(|| "forbid setgroups in the user namespace".into())?;
+            write_file(child, "uid_map", users)?;
             write_file(child, "gid_map", &groups)
         }
         IdMapMethod::Newidmap => {
             // Side by side: each costs about a millisecond.
-            let users = start("newuidmap", child, &users)?;
+            let users = start("newuidmap", child, users)?;
             let groups = start("newgidmap", child, &groups)?;
             finish("newuidmap", users).and(finish("newgidmap", groups))
         }

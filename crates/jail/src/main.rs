@@ -31,6 +31,7 @@ mod privilege;
 mod program;
 mod root;
 mod rules;
+mod seccomp;
 mod signals;
 mod spec;
 mod trees;

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fstat, stat, umask};
 use nix::unistd::{Gid, Uid, chdir, execve, execveat, setresgid, setresuid, setsid};
 
 use crate::error::{JailError, While};
-use crate::{descriptors, idmap, privilege, rules, signals};
+use crate::{descriptors, idmap, privilege, rules, seccomp, signals};
 
 /// No core dump, which would hold the guest's memory. With 0 the kernel would still pipe one to a
 /// handler; 1 forbids that too (core(5), fs/coredump.c), and is too small for a file.
@@ -42,6 +42,7 @@ pub(crate) fn become_it(process: &Process, executable: &OwnedFd) -> Result<Infal
     // The change of user has cleared it. Init's end is ours in any case: it is PID 1.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).while_(|| "tie the program to init".into())?;
     rules::apply(&process.jail.files, executable)?;
+    seccomp::apply(&process.jail.files)?;
     limit(&process.jail.limits)?;
     chdir("/").while_(|| "change to /".into())?;
     umask(Mode::from_bits_truncate(0o077));

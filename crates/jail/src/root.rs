@@ -22,6 +22,11 @@ const ROOT_OPTIONS: &str = "mode=0755,size=1m";
 /// `hidepid=2`: processes of other users (init) are not there. `subset=pid`: nor is the rest of
 /// the kernel's state. See proc(5).
 const PROC_OPTIONS: &str = "hidepid=2,subset=pid";
+/// Where the processes are when `/proc` is a folder of its own, because something below it is
+/// listed that they hide.
+pub(crate) const PROCESSES: &str = "/processes";
+/// The process's own folders then, as links.
+const OWN: [&str; 2] = ["self", "thread-self"];
 
 /// One thing to put into the new root.
 struct Entry {
@@ -54,7 +59,7 @@ pub(crate) fn build(files: &[VisibleFile]) -> Result<(), JailError> {
     make_directory(Path::new(&OLD[1..]))?;
     pivot_root(".", &OLD[1..]).while_(|| "make the new root the root".into())?;
     chdir("/").while_(|| "change to /".into())?;
-    mount_proc()?;
+    mount_proc(entries.iter().any(|entry| entry.target.starts_with("/proc")))?;
     umount2(OLD, MntFlags::MNT_DETACH).while_(|| "detach the old root".into())?;
     fs::remove_dir(OLD).while_(|| "remove the place of the old root".into())?;
 
@@ -78,10 +83,11 @@ fn collect(file: &VisibleFile) -> Result<Option<Entry>, JailError> {
         Err(error) if file.optional && is_absent(&error) => return Ok(None),
         Err(error) => return Err(error).while_(|| format!("find {}", source.display())),
     };
-    let what = if metadata.is_symlink() {
+    let what = if metadata.is_symlink() && file.inode.is_none() {
         What::Link(fs::read_link(source).while_(|| format!("read {}", source.display()))?)
     } else {
         let tree = Tree::open(source)
+            .and_then(|tree| tree.check(file.inode).map(|()| tree))
             .and_then(|tree| tree.restrict(attributes(file.access, &metadata)).map(|()| tree))
             .while_(|| format!("mount {}", source.display()))?;
         if metadata.is_dir() { What::Directory(tree) } else { What::File(tree) }
@@ -98,7 +104,7 @@ fn attributes(access: Access, metadata: &Metadata) -> u64 {
     if !is_device(metadata.file_type()) {
         attributes |= libc::MOUNT_ATTR_NODEV;
     }
-    if access != Access::Write {
+    if !matches!(access, Access::Write | Access::Change) {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
     if access != Access::Execute {
@@ -113,10 +119,18 @@ fn is_device(kind: FileType) -> bool {
 
 /// A fresh `/proc` of the new PID namespace. The kernel refuses it where parts of the host's own
 /// are masked, as they are in most containers: the jail then has an empty one.
-fn mount_proc() -> Result<(), JailError> {
+fn mount_proc(apart: bool) -> Result<(), JailError> {
+    let place = if apart { PROCESSES } else { "/proc" };
     make_directory(Path::new("/proc"))?;
+    make_directory(Path::new(place))?;
+    if apart {
+        for name in OWN {
+            let (to, link) = (format!("{PROCESSES}/{name}"), format!("/proc/{name}"));
+            symlink(to, link).while_(|| format!("link /proc/{name}"))?;
+        }
+    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let mounted = mount(Some("proc"), "/proc", Some("proc"), flags, Some(PROC_OPTIONS));
+    let mounted = mount(Some("proc"), place, Some("proc"), flags, Some(PROC_OPTIONS));
     if let Err(error) = mounted {
         crate::error::say(&format!("casemate-jail: the jail has no /proc: {error}"));
     }

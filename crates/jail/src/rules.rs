@@ -13,6 +13,7 @@ use landlock::{
 };
 
 use crate::error::JailError;
+use crate::root::PROCESSES;
 
 /// The newest interface these rules were tried with. Older kernels apply what they know.
 const NEWEST: ABI = ABI::V7;
@@ -26,8 +27,10 @@ pub(crate) fn apply(files: &[VisibleFile], executable: &OwnedFd) -> Result<(), J
         .scope(Scope::from_all(NEWEST))?
         .create()?;
     rules = rules.add_rule(PathBeneath::new(executable, AccessFs::Execute | AccessFs::ReadFile))?;
-    if let Ok(proc) = PathFd::new("/proc") {
-        rules = rules.add_rule(PathBeneath::new(proc, rights(FileAccess::Read, true)))?;
+    for folder in ["/proc", PROCESSES] {
+        if let Ok(proc) = PathFd::new(folder) {
+            rules = rules.add_rule(PathBeneath::new(proc, rights(FileAccess::Read, true)))?;
+        }
     }
     for file in files {
         // A link is followed: what it leads to is listed itself, or is not there.
@@ -49,6 +52,13 @@ fn rights(access: FileAccess, directory: bool) -> BitFlags<AccessFs> {
     match access {
         FileAccess::Read => read,
         FileAccess::Execute => read | AccessFs::Execute,
-        FileAccess::Write => read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev,
+        // Everything but running programs and making device nodes.
+        FileAccess::Change if directory => {
+            AccessFs::from_all(NEWEST)
+                & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock)
+        }
+        FileAccess::Write | FileAccess::Change => {
+            read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev
+        }
     }
 }

@@ -9,8 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use casemate_plan::jail::Inode;
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::stat::fstat;
 
 /// A cloned mount tree that is in no place yet.
 pub(crate) struct Tree(OwnedFd);
@@ -27,6 +29,16 @@ impl Tree {
         })?;
         // SAFETY: the kernel has just made this descriptor for us.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    /// It must be of this file, if one is named: `ESTALE` when another has taken its place.
+    pub(crate) fn check(&self, inode: Option<Inode>) -> Result<(), Errno> {
+        let found = fstat(&self.0)?;
+        let found = Inode { device: found.st_dev, number: found.st_ino };
+        match inode {
+            Some(inode) if inode != found => Err(Errno::ESTALE),
+            _ => Ok(()),
+        }
     }
 
     /// Adds mount attributes (`MOUNT_ATTR_*`) to the whole tree.

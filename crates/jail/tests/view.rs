@@ -4,9 +4,9 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use casemate_plan::jail::VisibleFile;
+use casemate_plan::jail::{Access, IdMapMethod, Identity, Inode, VisibleFile};
 use casemate_plan::process::{Channel, Descriptor, DescriptorSource, Process};
 use common::{Fixture, callers};
 use nix::unistd::{Uid, getgroups};
@@ -110,6 +110,87 @@ fn program_sees_no_file_but_the_listed() {
         assert_eq!(look("/link")["link"], "/usr/lib");
         assert_ne!(seen["create-in-root"], "ok");
         assert_eq!(seen["directory"], "/");
+    }
+}
+
+/// A folder of the caller's, and the probe as himself with the right to change it.
+fn as_caller(fixture: &Fixture) -> (std::path::PathBuf, Process) {
+    let caller = fixture.caller;
+    let folder = fixture.path("his");
+    fs::create_dir(&folder).expect("made");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("mode");
+    if Uid::current().is_root() {
+        chown(&folder, Some(caller.uid), Some(caller.gid)).expect("given");
+    }
+    let mut process =
+        fixture.probe(&["report", "/his", "/proc/sys/fs/nr_open", "/proc/sys/kernel"]);
+    let root = caller.uid == 0;
+    process.jail.identity = Identity {
+        uid: caller.uid,
+        gid: caller.gid,
+        map: if root { IdMapMethod::Direct } else { IdMapMethod::Caller },
+        keep_groups: !root,
+    };
+    let found = fs::metadata(&folder).expect("there");
+    process.jail.files.extend([
+        VisibleFile::read("/proc/sys/fs/nr_open"),
+        VisibleFile {
+            target: "/his".into(),
+            access: Access::Change,
+            inode: Some(Inode { device: found.dev(), number: found.ino() }),
+            ..VisibleFile::read(&folder)
+        },
+    ]);
+    (folder, process)
+}
+
+#[test]
+fn program_that_is_the_caller_changes_his_folder_alone_and_without_privilege() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let (folder, process) = as_caller(&fixture);
+        let seen = report(&fixture, &process);
+        let status = &seen["status"];
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(status[set], "0000000000000000", "{set}");
+        }
+        assert_eq!((&status["Uid"], &status["Gid"]), (&json!("1 1 1 1"), &json!("1 1 1 1")));
+        assert_eq!(seen["paths"]["/his"]["write"], "ok");
+        assert_eq!(seen["processes"], json!([]), "they are elsewhere");
+        assert_eq!(seen["paths"]["/proc/sys/fs/nr_open"]["read"], "ok");
+        assert_ne!(seen["paths"]["/proc/sys/fs/nr_open"]["write"], "ok");
+        assert_eq!(seen["paths"]["/proc/sys/kernel"]["exists"], false);
+        // It can be written, and can have a mode, but not that bit.
+        let [written, mode, bit] = [0, 1, 2].map(|at| seen["set-user-id"]["/his"][at].clone());
+        assert_eq!((written, mode), (json!("ok"), json!("ok")));
+        assert!(bit.as_str().expect("text").contains("not permitted"), "{bit}");
+        let made = fs::metadata(folder.join("program")).expect("there");
+        assert_eq!((made.uid(), made.gid()), (caller.uid, caller.gid));
+        assert_eq!(made.mode() & 0o7777, 0o755);
+    }
+}
+
+#[test]
+fn folder_that_took_the_place_of_another_is_not_shown() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let (folder, process) = as_caller(&fixture);
+        let kept = fs::File::open(&folder).expect("opened");
+        fs::rename(&folder, fixture.path("moved")).expect("moved");
+        for link in [false, true] {
+            match link {
+                false => fs::create_dir(&folder).expect("made"),
+                true => {
+                    fs::remove_dir(&folder).expect("removed");
+                    std::os::unix::fs::symlink("/", &folder).expect("linked");
+                }
+            }
+            let output = fixture.run(&process);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(125), "{said}");
+            assert!(said.contains("could not mount"), "{said}");
+        }
+        drop(kept);
     }
 }
 

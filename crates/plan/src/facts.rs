@@ -21,6 +21,9 @@ pub struct HostFacts {
     pub caller: Caller,
     /// The QEMU that would be used, when there is one.
     pub qemu: Option<QemuFacts>,
+    /// The virtiofsd that would be used, when there is one: the first that is new enough, else the
+    /// first.
+    pub virtiofsd: Option<VirtiofsdFacts>,
     /// Whether KVM works.
     pub kvm: KvmFacts,
     /// Frequency of the time stamp counter in kHz, where it was measured.
@@ -64,6 +67,26 @@ pub struct QemuFacts {
     pub version: (u32, u32, u32),
     /// Directories with its firmware and option ROMs that exist here.
     pub data_directories: Vec<PathBuf>,
+}
+
+/// The virtiofsd found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VirtiofsdFacts {
+    /// The program, absolute.
+    pub path: PathBuf,
+    /// Version; none of the one in C that QEMU had before 8.0.
+    pub version: Option<(u32, u32, u32)>,
+}
+
+impl VirtiofsdFacts {
+    /// The oldest that can be used: the first that translates ids itself (`--translate-uid`).
+    pub const OLDEST: (u32, u32, u32) = (1, 13, 0);
+
+    /// New enough.
+    pub fn is_usable(&self) -> bool {
+        self.version.is_some_and(|version| version >= Self::OLDEST)
+    }
 }
 
 /// What the probe of KVM said.

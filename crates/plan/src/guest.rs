@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use casemate_config::{Compartment, FileContent, GuestInit};
-use casemate_wire::{Boot, Init, Key, RootDisk, User, VolumeMount, WriteFile, WriteSecret};
+use casemate_config::{Compartment, FileContent, GuestInit, Share};
+use casemate_wire::{
+    Boot, Init, Key, RootDisk, ShareMount, User, VolumeMount, WriteFile, WriteSecret,
+};
 
 use crate::{ImageParts, Instance, VolumeParts, hardening};
 
@@ -89,6 +91,7 @@ pub(crate) fn boot(
             .collect(),
         secrets: if instance.fresh { vec![] } else { secrets(compartment) },
         restrictions: hardening::restrictions(guest),
+        shares: compartment.shares.iter().map(share).collect(),
     }
 }
 
@@ -102,6 +105,26 @@ fn secrets(compartment: &Compartment) -> Vec<WriteSecret> {
         owner: secret.owner.as_str().into(),
     });
     secrets.collect()
+}
+
+fn share(share: &Share) -> ShareMount {
+    ShareMount {
+        tag: share.tag.as_str().into(),
+        mount_point: share.mount_point.to_string(),
+        read_only: share.read_only,
+    }
+}
+
+/// The guest's user who is to see the files of shares as his own: the default user. One without a
+/// number gets the first that is free, which is 1000 unless the image has users of its own.
+pub(crate) fn default_uid(compartment: &Compartment) -> u32 {
+    const FIRST: u32 = 1000;
+    let guest = &compartment.guest;
+    let name = guest.user.as_str();
+    if name == "root" {
+        return 0;
+    }
+    guest.users.iter().find(|user| user.name.as_str() == name).map_or(FIRST, |user| user.uid)
 }
 
 /// The image's root file system, verified and below an overlay; or the user's own disk, whose file

@@ -31,7 +31,13 @@ pub fn identity(facts: &HostFacts, slot: u32, role: Role) -> Result<Identity, Re
             hint: "install the package `uidmap`".into(),
         });
     }
-    let from_end = 1 + 2 * slot + if role == Role::Link { 1 } else { 0 };
+    let offset = match role {
+        Role::Vmm => 0,
+        Role::Link => 1,
+        // It works on the files of somebody: see `of_folder`.
+        Role::Share(_) => return Ok(of_folder(caller, (caller.uid, caller.gid))),
+    };
+    let from_end = 1 + 2 * slot + offset;
     let pick = |range: Option<(u32, u32)>, file: &str| -> Result<u32, Refusal> {
         let (start, count) = range
             .or((caller.uid == 0).then_some(ROOT_RANGE))
@@ -48,6 +54,16 @@ pub fn identity(facts: &HostFacts, slot: u32, role: Role) -> Result<Identity, Re
         map,
         keep_groups: false,
     })
+}
+
+/// Who serves a folder with this owner and group: the caller, so that what the guest makes is his.
+/// Root can be anybody, and is the owner, who may do less.
+pub(crate) fn of_folder(caller: &Caller, (uid, gid): (u32, u32)) -> Identity {
+    if caller.uid == 0 {
+        return Identity { uid, gid, map: IdMapMethod::Direct, keep_groups: false };
+    }
+    let Caller { uid, gid, .. } = *caller;
+    Identity { uid, gid, map: IdMapMethod::Caller, keep_groups: true }
 }
 
 fn no_range(caller: &Caller, file: &str) -> Refusal {

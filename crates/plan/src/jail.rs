@@ -27,18 +27,20 @@ pub struct Jail {
     pub limits: Limits,
 }
 
-/// A subordinate user and group that exist only for this process.
+/// The user and group of a process: subordinate ones that exist only for it, or, for what works on
+/// the caller's own files, the caller himself or the owner of those files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Identity {
-    /// User id outside, from the caller's range in `/etc/subuid`.
+    /// User id outside, mostly from the caller's range in `/etc/subuid`.
     pub uid: u32,
-    /// Group id outside, from the caller's range in `/etc/subgid`.
+    /// Group id outside, mostly from the caller's range in `/etc/subgid`.
     pub gid: u32,
     /// How the id map is written.
     pub map: IdMapMethod,
     /// Keep the caller's supplementary groups: only where a device node (`/dev/kvm`) is open to
-    /// one of them and the program cannot take it as a descriptor.
+    /// one of them and the program cannot take it as a descriptor, or where the kernel lets nobody
+    /// drop them ([`IdMapMethod::Caller`]).
     pub keep_groups: bool,
 }
 
@@ -50,6 +52,9 @@ pub enum IdMapMethod {
     Newidmap,
     /// Written directly, by root.
     Direct,
+    /// Written by the caller, of himself and his group alone, which needs no privilege. The kernel
+    /// then forbids setgroups(2) (user_namespaces(7)), so his supplementary groups stay.
+    Caller,
 }
 
 /// One path of the host that exists in the jail too, at the same place unless said.
@@ -64,6 +69,19 @@ pub struct VisibleFile {
     pub access: Access,
     /// A missing source is no error (it differs between distributions).
     pub optional: bool,
+    /// What must be found at the source: what was looked at before, and nothing that has taken its
+    /// place since.
+    pub inode: Option<Inode>,
+}
+
+/// What identifies a file for as long as somebody has it open, inode(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Inode {
+    /// Device of its file system.
+    pub device: u64,
+    /// Number in it.
+    pub number: u64,
 }
 
 /// What a process may do below a path.
@@ -76,6 +94,9 @@ pub enum Access {
     Execute,
     /// Read and write an existing file or device node; create nothing.
     Write,
+    /// Read, write, create, rename and remove everything below a folder; execute nothing, and give
+    /// no file the set-user-id or set-group-id bit.
+    Change,
 }
 
 /// Resource limits of a process (setrlimit(2)). The soft and the hard limit are the same.
@@ -115,6 +136,6 @@ impl VisibleFile {
     }
 
     fn same(path: PathBuf, access: Access) -> Self {
-        Self { source: path.clone(), target: path, access, optional: false }
+        Self { source: path.clone(), target: path, access, optional: false, inode: None }
     }
 }

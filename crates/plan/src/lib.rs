@@ -20,6 +20,7 @@ pub mod qemu;
 pub mod qmp;
 mod refusal;
 pub mod service;
+mod shares;
 mod step;
 mod unavailable;
 mod vm;
@@ -37,6 +38,7 @@ pub use step::Step;
 pub use vm::{available, module_groups, plan};
 
 use facts::HostFacts;
+use jail::Inode;
 use process::Process;
 
 /// What a plan is made from, beside the facts.
@@ -56,6 +58,8 @@ pub struct Request<'a> {
     pub image_name: String,
     /// Its volumes, in the order of the configuration; none for a fresh disposable.
     pub volumes: Vec<VolumeParts>,
+    /// Its shares, in the order of the configuration.
+    pub shares: Vec<ShareParts>,
     /// Contents of the host's files that `guest.files` names.
     pub file_sources: BTreeMap<PathBuf, Vec<u8>>,
     /// Those of the compartment's own disks that are block devices of the host.
@@ -114,6 +118,17 @@ pub struct VolumeParts {
     pub sector_size: u32,
 }
 
+/// A folder of the host, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareParts {
+    /// Where it is, without symbolic links.
+    pub folder: PathBuf,
+    /// What it is.
+    pub inode: Inode,
+    /// Its owner and group.
+    pub owner: (u32, u32),
+}
+
 /// One file of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -158,6 +173,14 @@ impl Plan {
     /// When the plan has none: every plan has each role once.
     pub fn process(&self, role: process::Role) -> &Process {
         self.processes.iter().find(|process| process.role == role).expect("each role is planned")
+    }
+}
+
+impl Plan {
+    /// The guest has folders of the host, so its memory is shared with their file servers, and a
+    /// state of it cannot be saved: what it has open lives in them.
+    pub fn has_shares(&self) -> bool {
+        !self.guest.shares.is_empty()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A plan as a person reads it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::Plan;
@@ -43,6 +44,10 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
     )?;
     let users: Vec<&str> = guest.users.iter().map(|user| user.name.as_str()).collect();
     writeln!(out, "  users         {} (sessions run as {})", users.join(" "), guest.default_user)?;
+    for share in &guest.shares {
+        let access = if share.read_only { "read-only" } else { "read and write" };
+        writeln!(out, "  share         `{}` at {}, {access}", share.tag, share.mount_point)?;
+    }
     for file in &guest.files {
         writeln!(out, "  file          {} mode {:o}", file.path, file.mode)?;
     }
@@ -105,7 +110,10 @@ fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
     }
     for descriptor in &process.descriptors {
         let what = match &descriptor.what {
-            DescriptorSource::Channel { channel } => channel.describe().to_owned(),
+            DescriptorSource::Channel { channel } => channel.describe().into_owned(),
+            DescriptorSource::Listener { channel } => {
+                format!("{}, listening", channel.describe())
+            }
             DescriptorSource::File { path, writable: false } => {
                 format!("{} (read-only)", path.display())
             }
@@ -123,10 +131,15 @@ fn jail_text(out: &mut String, jail: &Jail) -> std::fmt::Result {
     let how = match jail.identity.map {
         IdMapMethod::Newidmap => "newuidmap",
         IdMapMethod::Direct => "written by root",
+        IdMapMethod::Caller => "the caller, alone",
     };
     writeln!(out, "  user          {}:{} ({how})", jail.identity.uid, jail.identity.gid)?;
     if jail.identity.keep_groups {
-        writeln!(out, "  groups        the caller's, for /dev/kvm")?;
+        let why = match jail.identity.map {
+            IdMapMethod::Caller => "which only root could drop",
+            IdMapMethod::Newidmap | IdMapMethod::Direct => "for /dev/kvm",
+        };
+        writeln!(out, "  groups        the caller's, {why}")?;
     }
     writeln!(out, "  namespaces    user mount pid network ipc uts cgroup; no network")?;
     writeln!(out, "  privileges    none, no_new_privs")?;
@@ -135,6 +148,7 @@ fn jail_text(out: &mut String, jail: &Jail) -> std::fmt::Result {
             Access::Read => "read",
             Access::Execute => "read and execute",
             Access::Write => "read and write",
+            Access::Change => "read, write, create and remove; no set-user-id",
         };
         write!(out, "  sees          {}", file.target.display())?;
         if file.target != file.source {
@@ -184,12 +198,15 @@ fn quoted(argument: &str) -> String {
 
 impl Channel {
     /// The channel in words.
-    pub fn describe(self) -> &'static str {
+    pub fn describe(self) -> Cow<'static, str> {
         match self {
-            Self::Agent => "socket between VMM and link: the agent's port",
-            Self::Console => "socket between VMM and link: the serial console",
-            Self::Monitor => "socket between VMM and supervisor: QMP",
-            Self::Orders => "socket between link and supervisor: orders and reports",
+            Self::Agent => "socket between VMM and link: the agent's port".into(),
+            Self::Console => "socket between VMM and link: the serial console".into(),
+            Self::Monitor => "socket between VMM and supervisor: QMP".into(),
+            Self::Orders => "socket between link and supervisor: orders and reports".into(),
+            Self::Share(index) => {
+                format!("socket between VMM and file server: share {}", index + 1).into()
+            }
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Role {
     Vmm,
     /// The process that decodes what the guest sends.
     Link,
+    /// The file server of one share, by its place in the configuration, from 0.
+    Share(u16),
 }
 
 /// A descriptor handed to a process.
@@ -52,6 +54,11 @@ pub enum DescriptorSource {
     /// the same channel, or stays with the supervisor when none does.
     Channel {
         /// Which pair.
+        channel: Channel,
+    },
+    /// The listening end of a channel whose other end is connected to it.
+    Listener {
+        /// Which.
         channel: Channel,
     },
     /// An opened file.
@@ -80,6 +87,18 @@ pub enum Channel {
     Monitor,
     /// Link to supervisor: typed messages, with descriptors of session sockets.
     Orders,
+    /// VMM to the file server of a share: vhost-user. The server listens.
+    Share(u16),
+}
+
+impl DescriptorSource {
+    /// The channel it is an end of.
+    pub fn channel(&self) -> Option<Channel> {
+        match self {
+            Self::Channel { channel } | Self::Listener { channel } => Some(*channel),
+            Self::File { .. } | Self::Log { .. } => None,
+        }
+    }
 }
 
 impl Role {
@@ -88,6 +107,7 @@ impl Role {
         match self {
             Self::Vmm => "vmm",
             Self::Link => "link",
+            Self::Share(_) => "share",
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Machine {
     pub kernel_command_line: String,
     /// Block devices.
     pub disks: Vec<Disk>,
+    /// Folders of the host. With any, the guest's memory is shared with their file servers.
+    pub shares: Vec<Share>,
     /// Connected socket of the agent's port.
     pub agent: i32,
     /// Connected socket of the serial console.
@@ -94,6 +96,15 @@ pub struct Disk {
     pub block_size: u32,
 }
 
+/// A folder of the host whose file server speaks vhost-user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// By which the guest finds it; at most 36 bytes (virtio 1.2, 5.11.4).
+    pub tag: String,
+    /// Socket that is connected to the server.
+    pub socket: i32,
+}
+
 /// A file below a disk, which is read only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backing {
@@ -131,7 +142,13 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
         list.flag(flag);
     }
     list.switch("-display", "none");
-    list.switch("-machine", machine_model(machine.model));
+    let mut model = machine_model(machine.model).to_owned();
+    if !machine.shares.is_empty() {
+        let size = machine.memory_mib;
+        list.switch("-object", format!("memory-backend-memfd,id=memory,size={size}M,share=on"));
+        model.push_str(",memory-backend=memory");
+    }
+    list.switch("-machine", model);
     if let Some(firmware) = machine.firmware {
         list.switch("-bios", firmware);
     }
@@ -177,6 +194,12 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
     );
     for disk in &machine.disks {
         list.disk(disk, &virtio("virtio-blk"));
+    }
+    for (index, Share { tag, socket }) in machine.shares.iter().enumerate() {
+        list.switch("-chardev", format!("socket,id=share{index},fd={socket}"));
+        let device = virtio("vhost-user-fs");
+        let tag = option(tag, &[]);
+        list.switch("-device", format!("{device},chardev=share{index},tag={tag}"));
     }
     // The jail has dropped the user before exec, so nothing needs what these groups forbid.
     list.switch(

@@ -1,5 +1,6 @@
 //! The steps of a start, in order, each with what undoes it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -78,10 +79,11 @@ impl Step {
 
 impl Role {
     /// The role in words.
-    pub fn describe(self) -> &'static str {
+    pub fn describe(self) -> Cow<'static, str> {
         match self {
-            Self::Vmm => "the virtual machine monitor",
-            Self::Link => "the link process",
+            Self::Vmm => "the virtual machine monitor".into(),
+            Self::Link => "the link process".into(),
+            Self::Share(index) => format!("the file server of share {}", index + 1).into(),
         }
     }
 }

@@ -12,7 +12,7 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 13] = [
+    let table: [(bool, &str); 12] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (audit.syslog, "`syslog` in [audit]"),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
@@ -20,7 +20,6 @@ pub(crate) fn features(
         (!c.firewall.is_empty(), "`firewall` (rules for a networked compartment)"),
         (!c.networks.is_empty(), "`networks` (links between compartments)"),
         (c.vhost_user_net.is_some(), "`vhost-user-net` (another switch's socket)"),
-        (!c.shares.is_empty(), "`shares` (folders of the host)"),
         (matches!(c.gpu, Gpu::Model(_)), "`gpu` (accelerated graphics)"),
         (c.sound != Sound::Off, "`sound`"),
         (!c.pci_devices.is_empty(), "`pci-devices` (passthrough)"),

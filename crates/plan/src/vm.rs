@@ -12,7 +12,8 @@ use crate::jail::{Jail, Limits, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::qemu::{self, Acceleration, Disk, KvmDevice, Machine, MachineModel};
 use crate::{
-    ImageParts, Plan, Refusal, Request, Step, guest, hardening, identity, service, unavailable,
+    ImageParts, Plan, Refusal, Request, Step, guest, hardening, identity, service, shares,
+    unavailable,
 };
 
 /// The oldest QEMU this is tested with (Debian 12).
@@ -30,7 +31,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What a process may write to a file, in bytes: its words on standard error, and for the link the
 /// logs it keeps, which it bounds itself at half of this.
-const LOG_SIZE: u64 = 16 * 1024 * 1024;
+pub(crate) const LOG_SIZE: u64 = 16 * 1024 * 1024;
 
 /// Descriptors of the VMM.
 const AGENT: i32 = 3;
@@ -74,6 +75,8 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     }
     steps.push(Step::Channels);
     steps.push(Step::Start { role: Role::Link });
+    let servers = shares::servers(request, facts)?;
+    steps.extend(servers.iter().map(|server| Step::Start { role: server.role }));
     steps.push(Step::Start { role: Role::Vmm });
     steps.push(Step::AwaitGuest { seconds: boot_deadline.as_secs() as u32 });
 
@@ -83,7 +86,11 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         acceleration: if kvm { "kvm" } else { "tcg" },
         notes,
         steps,
-        processes: vec![link(request, facts)?, vmm(request, facts, qemu, acceleration)?],
+        processes: [link(request, facts)?]
+            .into_iter()
+            .chain(servers)
+            .chain([vmm(request, facts, qemu, acceleration)?])
+            .collect(),
         guest: guest::boot(
             compartment,
             &request.instance,
@@ -182,6 +189,9 @@ pub fn module_groups(compartment: &Compartment, engine: &EngineSettings) -> Vec<
     if !compartment.volumes.is_empty() {
         groups.push("volumes");
     }
+    if !compartment.shares.is_empty() {
+        groups.push("shares");
+    }
     // A root disk of the user's own is not verified, and may have the usual file system.
     groups.push(if compartment.root_disk.is_none() { "verity" } else { "ext4" });
     groups
@@ -220,6 +230,13 @@ fn vmm(
     let kernel = compartment.kernel.clone().unwrap_or(image.kernel);
     let initrd = compartment.initramfs.clone().unwrap_or(image.initrd);
     let disks = disks(request, image.root);
+    let first_share = FIRST_DISK + disks.descriptors.len() as i32;
+    let shares: Vec<qemu::Share> = compartment
+        .shares
+        .iter()
+        .zip(first_share..)
+        .map(|(share, socket)| qemu::Share { tag: share.tag.as_str().into(), socket })
+        .collect();
     let machine = Machine {
         name: format!("casemate-{}", request.instance.name),
         model,
@@ -230,6 +247,7 @@ fn vmm(
         initrd: "/boot/initrd".into(),
         kernel_command_line: kernel_command_line(request, facts, model),
         disks: disks.machine,
+        shares,
         agent: AGENT,
         console: CONSOLE,
         monitor: MONITOR,
@@ -266,6 +284,9 @@ fn vmm(
         channel(MONITOR, Channel::Monitor),
     ];
     descriptors.extend(disks.descriptors);
+    for (index, share) in machine.shares.iter().enumerate() {
+        descriptors.push(channel(share.socket, Channel::Share(index as u16)));
+    }
     let mut identity = identity::identity(facts, request.instance.slot, Role::Vmm)?;
     match acceleration {
         Acceleration::Kvm(KvmDevice::Descriptor(number)) => {
@@ -373,9 +394,14 @@ fn file_size(request: &Request<'_>) -> u64 {
     if own_root || compartment.additional_disks.iter().any(|disk| !disk.read_only) {
         return u64::MAX;
     }
+    // With shares the guest's memory is a file, in memory.
+    let memory = match compartment.shares.is_empty() {
+        true => 0,
+        false => compartment.memory.mib() << 20,
+    };
     // A qcow2 layer holds each cluster once, and tables; freed clusters are used again.
     let layers = request.volumes.iter().map(|volume| volume.size.saturating_mul(2) + (1 << 30));
-    layers.max().unwrap_or(LOG_SIZE)
+    layers.max().unwrap_or(LOG_SIZE).max(memory)
 }
 
 fn format(format: DiskFormat) -> &'static str {

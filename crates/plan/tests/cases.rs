@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use casemate_config::{DiskFormat, Environment, Format, Origin, Source};
 use casemate_plan::facts::HostFacts;
+use casemate_plan::jail::Inode;
 use casemate_plan::process::Role;
-use casemate_plan::{ImageParts, Instance, Layer, Request, VolumeParts, identity, plan, print};
+use casemate_plan::{
+    ImageParts, Instance, Layer, Request, ShareParts, VolumeParts, identity, plan, print,
+};
 use casemate_wire::Verity;
 
 fn facts() -> HostFacts {
@@ -67,6 +70,12 @@ fn allocator(compartment: &casemate_config::Compartment) -> Vec<u8> {
     }
 }
 
+/// A folder as it is found where nothing is in the way.
+fn share(share: &casemate_config::Share) -> ShareParts {
+    let inode = Inode { device: 64_769, number: 1_234 };
+    ShareParts { folder: share.source.clone(), inode, owner: (33, 34) }
+}
+
 /// The plan of the only compartment, or why there is none, as text.
 fn outcome(folder: &Path) -> String {
     let loaded = load(&folder.join("input.toml"));
@@ -94,6 +103,7 @@ fn outcome(folder: &Path) -> String {
         },
         image: (!folder.join("no-image").exists()).then(image),
         volumes: compartment.volumes.iter().map(volume).collect(),
+        shares: compartment.shares.iter().map(share).collect(),
         file_sources: Default::default(),
         block_devices: Default::default(),
         image_name: compartment.image.to_string(),

@@ -236,6 +236,7 @@ fn serve(
         users: prepared.users,
         volumes: prepared.volumes,
         secrets: prepared.secrets,
+        _shares: prepared.shares,
     };
     let ending = tokio::task::LocalSet::new().block_on(&event_loop, async {
         let listener = tokio::net::UnixListener::from_std(listener)?;

@@ -27,6 +27,7 @@ pub mod prepare;
 mod runtime;
 pub mod secrets;
 mod serve;
+mod shares;
 pub mod volumes;
 
 /// An error with its causes, on one line.

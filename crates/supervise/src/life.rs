@@ -244,6 +244,9 @@ pub struct Life {
     guest_reset: Option<bool>,
     port_closed: bool,
     root_damaged: bool,
+    /// The share whose server ended unasked, how, and until when the VMM may turn out to be the
+    /// reason: a server ends with the connection to it.
+    share_exit: Option<(u16, String, Instant)>,
     /// How the VMM ended unasked, and until when the link may report the guest's last words.
     vmm_exit: Option<(String, Instant)>,
     agent: Option<(String, String)>,
@@ -279,6 +282,7 @@ impl Life {
             guest_reset: None,
             port_closed: false,
             root_damaged: false,
+            share_exit: None,
             vmm_exit: None,
             agent: None,
             health: None,
@@ -296,6 +300,8 @@ impl Life {
         match event {
             Event::Launched => {
                 self.alive = vec![Role::Link, Role::Vmm];
+                self.alive
+                    .extend((0..self.terms.guest.shares.len()).map(|n| Role::Share(n as u16)));
                 self.port_closed = false;
                 self.guest_reset = None;
                 let deadline = now + self.terms.boot_deadline;
@@ -325,6 +331,9 @@ impl Life {
     /// When to send [`Event::Deadline`].
     pub fn deadline(&self) -> Option<Instant> {
         if let Some((_, patience)) = &self.vmm_exit {
+            return Some(*patience);
+        }
+        if let Some((_, _, patience)) = &self.share_exit {
             return Some(*patience);
         }
         match &self.state {
@@ -694,8 +703,10 @@ impl Life {
         match &mut self.state {
             State::Over(_) => {}
             State::Stopping { deadline, killed, .. } => {
-                // One process is gone: the others have no reason to stay.
-                if !*killed && !self.alive.is_empty() {
+                // One process is gone: the others have no reason to stay. What the guest has on
+                // volumes needs no share to get there.
+                let share = matches!(role, Role::Share(_));
+                if !*killed && !share && !self.alive.is_empty() {
                     *killed = true;
                     *deadline = now + EXIT_DEADLINE;
                     self.effects.push(Effect::Kill);
@@ -708,7 +719,10 @@ impl Life {
                 self.vmm_exit = Some((how.to_owned(), now + EXIT_DEADLINE));
                 self.judge(now);
             }
-            _ => self.fail(format!("{} {how}", role.describe()), now),
+            _ => match role {
+                Role::Share(index) => self.share_exited(index, how, now),
+                _ => self.fail(format!("{} {how}", role.describe()), now),
+            },
         }
     }
 
@@ -719,7 +733,9 @@ impl Life {
             return;
         }
         self.vmm_exit = None;
+        let share_at_fault = self.share_at_fault();
         if matches!(self.state, State::Booting { greeted: false, .. })
+            && share_at_fault.is_none()
             && self.relaunch_without_kvm("the guest ended under KVM without a word")
         {
             return;
@@ -731,7 +747,9 @@ impl Life {
             }
             Some(true) => failed("the guest's kernel stopped without shutting down (a panic?)"),
             Some(false) => failed("the guest powered off without its agent"),
-            None => failed(&format!("{} {how}", Role::Vmm.describe())),
+            None => {
+                failed(&share_at_fault.unwrap_or_else(|| format!("{} {how}", Role::Vmm.describe())))
+            }
         };
         self.kill(outcome, now);
     }
@@ -739,6 +757,9 @@ impl Life {
     fn deadline_passed(&mut self, now: Instant) {
         if self.vmm_exit.is_some() {
             return self.judge(now);
+        }
+        if self.share_deadline_passed(now) {
+            return;
         }
         match &self.state {
             State::Booting { greeted, deadline } if *deadline <= now => {
@@ -823,6 +844,7 @@ impl Life {
         self.state = State::Preparing;
         self.alive.clear();
         self.vmm_exit = None;
+        self.share_exit = None;
         self.effects.push(Effect::RelaunchWithoutKvm);
         true
     }
@@ -1030,5 +1052,6 @@ fn why_not_started(command: &str, status: &ExitStatus) -> String {
     }
 }
 
+mod shares;
 #[cfg(test)]
 mod tests;

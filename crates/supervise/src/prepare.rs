@@ -29,6 +29,7 @@ pub use error::PrepareError;
 use crate::configuration;
 use crate::disks;
 use crate::secrets::OpenSecret;
+use crate::shares::{self, OpenShare};
 use crate::volumes::{OpenVolume, Passphrases};
 
 /// What an image of Debian packages needs for systemd to be its process 1.
@@ -109,6 +110,8 @@ pub struct Prepared {
     pub(crate) volumes: Vec<OpenVolume>,
     /// Its secrets; none when only a plan was asked for.
     pub(crate) secrets: Vec<OpenSecret>,
+    /// The folders it shares, each the one that was looked at until this is dropped.
+    pub(crate) shares: Vec<OpenShare>,
     /// User ids that may use the control socket besides the owner.
     pub users: Vec<u32>,
 }
@@ -369,6 +372,7 @@ impl World {
             (Target::Declared(_), Purpose::Start) => self.open_secrets(compartment, passphrases)?,
             _ => vec![],
         };
+        let shares = shares::open(compartment, self.settings())?;
         // A fresh disposable has nothing that lasts.
         let (volumes, volume_parts) = match (target, purpose) {
             (Target::Fresh { .. }, _) => (vec![], vec![]),
@@ -388,6 +392,7 @@ impl World {
             compartment,
             engine,
             volumes: volume_parts,
+            shares: shares.iter().map(|share| share.parts.clone()).collect(),
             file_sources: file_sources(compartment)?,
             allocator,
             block_devices: disks::look_at(compartment)?,
@@ -413,6 +418,7 @@ impl World {
             log_directory,
             volumes,
             secrets,
+            shares,
             users: users.collect(),
             facts,
         })

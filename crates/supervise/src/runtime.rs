@@ -29,6 +29,7 @@ use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
 use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
+use crate::shares::OpenShare;
 use crate::volumes::OpenVolume;
 use snapshot::Shot;
 
@@ -58,6 +59,8 @@ pub(crate) struct Assignment {
     pub(crate) volumes: Vec<OpenVolume>,
     /// Its secrets, in the order of their names, as in the plan.
     pub(crate) secrets: Vec<OpenSecret>,
+    /// The folders it shares, which stay what they were for as long as this lives.
+    pub(crate) _shares: Vec<OpenShare>,
     /// Users besides the owner who may use the control socket.
     pub(crate) users: Vec<u32>,
 }

@@ -27,7 +27,8 @@ pub use credit::{CreditError, Receiver, Sender};
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, Kind, encode_header, push_frame};
 pub use message::{
     Boot, ExitStatus, FromGuest, FromHost, Init, Key, MessageError, OpenSession, Restrictions,
-    RootDisk, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode, encode,
+    RootDisk, ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode,
+    encode,
 };
 
 /// Version of the protocol. The two ends talk only when theirs are equal: the agent always comes

@@ -137,6 +137,8 @@ pub struct Boot {
     pub secrets: Vec<WriteSecret>,
     /// What is taken from every program of the guest.
     pub restrictions: Restrictions,
+    /// Folders of the host to mount, in this order.
+    pub shares: Vec<ShareMount>,
 }
 
 /// Privileges that no program of the guest has, nor can get back.
@@ -201,6 +203,17 @@ pub struct VolumeMount {
     pub sector_size: u32,
     /// What it is encrypted with.
     pub key: Key,
+}
+
+/// A folder of the host, by virtio-fs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareMount {
+    /// Tag of the device.
+    pub tag: String,
+    /// Where it is mounted. Made when it is not there.
+    pub mount_point: String,
+    /// Mounted read-only. The host enforces it too.
+    pub read_only: bool,
 }
 
 /// A key or another secret. It is not shown in any text.

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use casemate_wire::{
     Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, Restrictions, RootDisk,
-    TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode, encode, preamble,
-    push_frame,
+    ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode, encode,
+    preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -88,6 +88,11 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
             owner: "root".into(),
         }],
         restrictions: Restrictions { nosuid: true, no_new_privs: false, no_core_dumps: true },
+        shares: vec![ShareMount {
+            tag: "data".into(),
+            mount_point: "/srv/data".into(),
+            read_only: true,
+        }],
     };
     let session = OpenSession {
         argv: vec![b"ls".to_vec(), vec![0xff]],

@@ -84,7 +84,7 @@ pub(crate) const RUN: [Need; 10] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 10] = [
+pub(crate) const TEST: [Need; 12] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -105,10 +105,19 @@ pub(crate) const TEST: [Need; 10] = [
     need("swtpm", "swtpm", ["swtpm", "swtpm"], "is the TPM that seals keys of volumes"),
     need("minisign", "minisign", ["minisign", "minisign"], "signs manifests of images"),
     need("tpm2_unseal", "tpm2-tools", ["tpm2-tools", "tpm2-tools"], "talks to it"),
+    need(
+        SECCOMP,
+        "libseccomp-dev",
+        ["libseccomp-devel", "libseccomp"],
+        "is linked by virtiofsd, which serves shares",
+    ),
+    need(CAPABILITIES, "libcap-ng-dev", ["libcap-ng-devel", "libcap_ng"], "likewise"),
 ];
 
 /// Found by asking the C compiler that Rust links with.
 const STATIC_LIBC: &str = "libc.a";
+const SECCOMP: &str = "libseccomp.so";
+const CAPABILITIES: &str = "libcap-ng.so";
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -125,7 +134,7 @@ const QEMU: (&str, &str, [&str; 2]) =
 impl Need {
     fn is_there(&self) -> bool {
         match self.program {
-            STATIC_LIBC => has_static_libc(),
+            library @ (STATIC_LIBC | SECCOMP | CAPABILITIES) => has_library(library),
             path if path.starts_with('/') => Path::new(path).exists(),
             program => find(program).is_some(),
         }
@@ -158,6 +167,11 @@ pub(crate) fn ensure_installed(needs: &[Need]) -> Result<()> {
     subordinate::ensure()
 }
 
+/// Whether the libraries that virtiofsd is linked with are there.
+pub(crate) fn can_build_virtiofsd() -> bool {
+    has_library(SECCOMP) && has_library(CAPABILITIES)
+}
+
 /// Says what is missing that only some tests need.
 pub(crate) fn mention_missing(needs: &[Need]) {
     for need in needs.iter().filter(|need| !need.is_there()) {
@@ -166,8 +180,8 @@ pub(crate) fn mention_missing(needs: &[Need]) {
 }
 
 /// `cc -print-file-name` answers with a path for what it finds, else with what it was asked.
-fn has_static_libc() -> bool {
-    let asked = Command::new("cc").arg(format!("-print-file-name={STATIC_LIBC}")).output();
+fn has_library(name: &str) -> bool {
+    let asked = Command::new("cc").arg(format!("-print-file-name={name}")).output();
     asked.is_ok_and(|answer| answer.stdout.starts_with(b"/"))
 }
 

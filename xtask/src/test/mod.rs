@@ -21,6 +21,7 @@ use crate::fuzz;
 use crate::process::{cargo, is_root, run, workspace};
 use crate::setup::{self, ensure_installed};
 use crate::steps::Steps;
+use crate::virtiofsd;
 use ordinary::Ordinary;
 use suite::Runs;
 pub(crate) use tally::Tally;
@@ -70,7 +71,12 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     steps.step("build", || {
         build()?;
         // The guest that lies; tests of hostile guests boot it.
-        build_static(&[(SYSTEM, "hostile-agent")])
+        build_static(&[(SYSTEM, "hostile-agent")])?;
+        match setup::can_build_virtiofsd() {
+            true => virtiofsd::ensure()?,
+            false => tally.skip("virtiofsd", "it cannot be built without its libraries"),
+        }
+        Ok(())
     })?;
     steps.step("the image", || {
         let casemate = programs().join("casemate");

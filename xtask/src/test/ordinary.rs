@@ -50,7 +50,8 @@ impl Ordinary {
         fs::create_dir_all(&release)?;
         for entry in fs::read_dir(programs())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let is_program = name.starts_with("casemate") || name == "hostile-agent";
+            let others = ["hostile-agent", "virtiofsd"];
+            let is_program = name.starts_with("casemate") || others.contains(&name.as_str());
             let is_part = !name.contains('.') || name.ends_with(".so");
             if is_program && is_part && entry.file_type()?.is_file() {
                 fs::copy(entry.path(), release.join(name))?;

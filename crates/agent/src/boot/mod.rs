@@ -10,6 +10,7 @@
 //!   volumes    disk ▶ dm-crypt ▶ file system
 //!   identity   names, sysctls, time zone
 //!   users      accounts and homes
+//!   shares     folders of the host
 //!   files      what the host wants written
 //!   secrets    a tmpfs with what only the guest shall read
 //! ```
@@ -25,6 +26,7 @@ pub(crate) mod mounts;
 mod random;
 mod root;
 mod secrets;
+mod shares;
 mod units;
 mod users;
 mod volumes;
@@ -176,6 +178,7 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
         }
     }
     volumes::give(&fresh, &boot.default_user)?;
+    shares::mount_all(&boot.shares)?;
     files::write(&boot.files)?;
     secrets::write(&boot.secrets, boot.init)?;
     match boot.init {

@@ -267,5 +267,6 @@ pub fn boot_message() -> Boot {
         console_user: None,
         secrets: vec![],
         restrictions: Default::default(),
+        shares: vec![],
     }
 }

@@ -33,6 +33,7 @@ fn terms() -> Terms {
             console_user: None,
             secrets: vec![],
             restrictions: Default::default(),
+            shares: vec![],
         },
         boot_deadline: Duration::from_secs(60),
         stop_deadline: Duration::from_secs(10),
@@ -281,6 +282,77 @@ fn a_killed_vmm_fails_its_sessions_with_the_reason() {
     effects = stage.tell(Event::Report(Report::PortClosed));
     let Some(Failure::Ended { reason, .. }) = failure(&effects, 1) else { panic!("{effects:?}") };
     assert_eq!(reason, "the virtual machine monitor was ended by signal 9");
+}
+
+/// Two shares, of which the second is called `kept`.
+fn with_shares() -> Terms {
+    let mut terms = terms();
+    terms.guest.shares = ["share0", "kept"]
+        .map(|tag| casemate_wire::ShareMount {
+            tag: tag.into(),
+            mount_point: format!("/mnt/{tag}"),
+            read_only: false,
+        })
+        .into();
+    terms
+}
+
+fn share_ends(stage: &mut Stage, index: u16, how: &str) -> Vec<Effect> {
+    stage.tell(Event::Exited(Role::Share(index), how.into()))
+}
+
+#[test]
+fn a_share_that_is_gone_is_named_and_the_guest_may_end_in_order() {
+    let mut stage = Stage::running(with_shares());
+    stage.run(1);
+    assert_eq!(failure(&share_ends(&mut stage, 1, "was ended by signal 9"), 1), None);
+    let effects = stage.wait(2);
+    let Some(Failure::Ended { reason, .. }) = failure(&effects, 1) else { panic!("{effects:?}") };
+    assert_eq!(reason, "the file server of the share `kept` was ended by signal 9");
+    assert!(!kills(&effects), "volumes are written first");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Order(Order::Shutdown, None))));
+    // The guest may wait for the share, but not for long.
+    let patience = terms().stop_deadline.as_secs();
+    assert!(kills(&stage.wait(patience)));
+    stage.everything_ends();
+    share_ends(&mut stage, 0, "was ended by signal 9");
+    let Some(Outcome::Failed { reason }) = stage.life.outcome() else { panic!() };
+    assert!(reason.contains("`kept`"), "{reason}");
+}
+
+#[test]
+fn the_end_of_the_vmm_is_no_fault_of_its_shares() {
+    for servers_first in [false, true] {
+        let mut stage = Stage::running(with_shares());
+        if servers_first {
+            share_ends(&mut stage, 0, "ended with code 0");
+        }
+        stage.tell(Event::Exited(Role::Vmm, "was ended by signal 9".into()));
+        share_ends(&mut stage, 1, "ended with code 0");
+        if !servers_first {
+            share_ends(&mut stage, 0, "ended with code 0");
+        }
+        stage.tell(Event::Report(Report::PortClosed));
+        stage.tell(Event::Exited(Role::Link, "was ended by signal 9".into()));
+        let Some(Outcome::Failed { reason }) = stage.life.outcome() else { panic!() };
+        assert_eq!(reason, "the virtual machine monitor was ended by signal 9");
+    }
+}
+
+#[test]
+fn a_vmm_that_cannot_begin_without_its_share_is_no_riddle() {
+    // Under KVM, which is not to blame either.
+    let mut terms = with_shares();
+    terms.without_kvm = Some(Box::new(with_shares()));
+    let mut stage = Stage::new(terms);
+    stage.tell(Event::Launched);
+    share_ends(&mut stage, 0, "could not be confined: could not mount /x");
+    stage.tell(Event::Exited(Role::Vmm, "ended with code 1".into()));
+    stage.tell(Event::Report(Report::PortClosed));
+    stage.tell(Event::Exited(Role::Link, "was ended by signal 9".into()));
+    share_ends(&mut stage, 1, "was ended by signal 9");
+    let Some(Outcome::Failed { reason }) = stage.life.outcome() else { panic!() };
+    assert!(reason.starts_with("the file server of the share `share0` could not be"), "{reason}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::LONGEST_FILE;
 use crate::configuration::ConfigurationError;
 use crate::disks::DiskError;
 use crate::secrets::SecretError;
+use crate::shares::ShareError;
 use crate::volumes::PassphraseNeeded;
 
 /// Why a compartment cannot be prepared.
@@ -118,6 +119,9 @@ pub enum PrepareError {
     /// One of its disks cannot be handed in.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// One of the folders it shares cannot be.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// casemate is not whole.
     #[error(transparent)]
     Programs(#[from] ProgramsError),
@@ -147,6 +151,7 @@ impl PrepareError {
             }
             Self::Secret(error) => Some(error.hint()),
             Self::Disk(error) => Some(error.hint().into()),
+            Self::Share(error) => Some(error.hint().into()),
             Self::NoPrograms { .. } => {
                 Some("leave `programs` out, or use an image with source = \"debian\"".into())
             }
