@@ -188,7 +188,7 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
 }
 
 /// What has to hold before anything is started.
-fn check(world: &World, start: &Start, prepared: &Prepared) -> Result<Image, Trouble> {
+fn check(world: &World, start: &Start, prepared: &Prepared<'_>) -> Result<Image, Trouble> {
     let Some(image) = &prepared.image else {
         let (image, _) = world.image_of(world.compartment(start.target.declared())?)?;
         return Err(PrepareError::NoImage(image.to_string()).into());
@@ -206,12 +206,12 @@ fn leftovers_note(leftovers: &Leftovers) -> String {
 }
 
 /// Serves the control socket until the life is over.
-fn serve(
-    world: &World,
+fn serve<'w>(
+    world: &'w World,
     start: &Start,
     activated: Option<OwnedFd>,
-    mut prepared: Prepared,
-    host: &mut LinuxHost,
+    mut prepared: Prepared<'w>,
+    host: &'w mut LinuxHost,
 ) -> Result<Outcome, Trouble> {
     if let Some(leftovers) = host.take_leftovers() {
         prepared.plan.notes.insert(0, leftovers_note(&leftovers));
@@ -228,6 +228,8 @@ fn serve(
         .map_err(|error| trouble("could not start the event loop", &error))?;
     let notes = prepared.plan.notes.clone();
     let assignment = Assignment {
+        request: prepared.request,
+        facts: prepared.facts,
         image,
         image_name: prepared.image_name.to_string(),
         plan: prepared.plan,

@@ -10,8 +10,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use casemate_config::{
-    AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings, FileContent,
-    GuestInit, ImageSource, Loaded, Settings,
+    Accel, AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings,
+    FileContent, GuestInit, ImageSource, Loaded, Settings,
 };
 use casemate_host::durable;
 use casemate_host::facts::{self, Sources};
@@ -21,7 +21,7 @@ use casemate_host::rundir;
 use casemate_image::{Debian, Image, ImageName, Nixos, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
-use casemate_plan::{ImageParts, Instance, Plan, Request};
+use casemate_plan::{ImageParts, Instance, Plan, Refusal, Request};
 use sha2::{Digest as _, Sha256};
 
 pub use error::PrepareError;
@@ -93,7 +93,9 @@ pub enum Purpose {
 
 /// A compartment that is ready to be started.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct Prepared<'w> {
+    /// What the plan was made from, beside the facts.
+    pub(crate) request: Request<'w>,
     /// What to do.
     pub plan: Plan,
     /// The same without KVM, when the plan uses it and need not.
@@ -328,7 +330,7 @@ impl World {
         target: &Target,
         purpose: Purpose,
         passphrases: &Passphrases,
-    ) -> Result<Prepared, PrepareError> {
+    ) -> Result<Prepared<'_>, PrepareError> {
         let compartment = self.compartment(target.declared())?;
         let engine = self.engine(compartment.engine);
         casemate_plan::available(compartment, engine, &self.settings().audit)?;
@@ -404,13 +406,10 @@ impl World {
             run_directory: self.run_directory(&target.name()),
             log_directory: log_directory.clone(),
         };
-        let plan = casemate_plan::plan(&request, &facts)?;
-        let without_kvm = (plan.acceleration == "kvm"
-            && engine.accel == casemate_config::Accel::Auto)
-            .then(|| casemate_plan::plan(&request, &facts.clone().without_kvm()))
-            .transpose()?;
+        let (plan, without_kvm) = plans(&request, &facts)?;
         let users = compartment.users.iter().filter_map(|name| user_id(name.as_str()));
         Ok(Prepared {
+            request,
             plan,
             without_kvm,
             image,
@@ -450,6 +449,18 @@ impl World {
         };
         Ok(Instance { name: target.name(), slot, fresh })
     }
+}
+
+/// The plan, and the one without KVM where it uses that and need not.
+pub(crate) fn plans(
+    request: &Request<'_>,
+    facts: &HostFacts,
+) -> Result<(Plan, Option<Plan>), Refusal> {
+    let plan = casemate_plan::plan(request, facts)?;
+    let may_do_without = plan.acceleration == "kvm" && request.engine.accel == Accel::Auto;
+    let without_kvm =
+        may_do_without.then(|| casemate_plan::plan(request, &facts.clone().without_kvm()));
+    Ok((plan, without_kvm.transpose()?))
 }
 
 fn recipe(settings: &casemate_config::ImageSettings) -> Recipe {

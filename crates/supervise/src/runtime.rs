@@ -17,6 +17,7 @@ use casemate_host::linux::LinuxHost;
 use casemate_image::Image;
 use casemate_link::orders::{self, Order, OrderError, Report};
 use casemate_plan::Plan;
+use casemate_plan::facts::HostFacts;
 use casemate_plan::process::Role;
 use casemate_wire::{Boot, Key, OpenSession};
 use tokio::net::{UnixListener, UnixStream};
@@ -27,6 +28,7 @@ use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
+use crate::prepare;
 use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
 use crate::shares::OpenShare;
@@ -44,7 +46,11 @@ const CONSOLE_LINES: usize = 4;
 
 /// What a supervisor runs with.
 #[derive(Debug)]
-pub(crate) struct Assignment {
+pub(crate) struct Assignment<'w> {
+    /// What the plan was made from.
+    pub(crate) request: casemate_plan::Request<'w>,
+    /// And these.
+    pub(crate) facts: HostFacts,
     /// What to do.
     pub(crate) plan: Plan,
     /// What to do if KVM turns out not to bring a guest up.
@@ -67,7 +73,7 @@ pub(crate) struct Assignment {
 
 /// One supervisor at work.
 struct Runtime<'h> {
-    assignment: Assignment,
+    assignment: Assignment<'h>,
     life: Life,
     started: Instant,
     launches: u32,
@@ -103,9 +109,9 @@ pub(crate) struct Ending {
 }
 
 /// Keeps the compartment until its life is over.
-pub(crate) async fn run(
-    assignment: Assignment,
-    host: &mut LinuxHost,
+pub(crate) async fn run<'h>(
+    assignment: Assignment<'h>,
+    host: &'h mut LinuxHost,
     listener: UnixListener,
 ) -> std::io::Result<Ending> {
     let (exits, mut exited) = mpsc::unbounded_channel();
@@ -424,10 +430,7 @@ impl Runtime<'_> {
                     self.open_with_log(stream, session, "health.log");
                 }
                 Effect::ClearUp => self.clear_up(),
-                Effect::Relaunch => {
-                    self.check_image();
-                    self.launch();
-                }
+                Effect::Relaunch => self.relaunch(),
                 Effect::RelaunchWithoutKvm => self.relaunch_without_kvm(),
                 Effect::Log(true, text) => tracing::warn!("{text}"),
                 Effect::Log(false, text) => tracing::info!("{text}"),
@@ -485,6 +488,35 @@ impl Runtime<'_> {
         self.orders = None;
         self.commands = None;
         self.waiting_orders.clear();
+    }
+
+    fn relaunch(&mut self) {
+        match self.replan() {
+            Ok(()) => {
+                self.check_image();
+                self.launch();
+            }
+            Err(reason) => {
+                let reason = format!("could not plan the next start: {reason}");
+                let effects = self.life.give_up(reason, Instant::now());
+                self.carry_out(effects);
+            }
+        }
+    }
+
+    /// Plans again for the layers that the volumes have now: a snapshot may have been taken of them,
+    /// and what it keeps is not to be written to.
+    fn replan(&mut self) -> Result<(), String> {
+        let parts = self.assignment.volumes.iter().map(OpenVolume::parts);
+        let parts = parts.collect::<Result<_, _>>().map_err(|error| crate::chain(&error))?;
+        self.assignment.request.volumes = parts;
+        let (plan, without_kvm) = prepare::plans(&self.assignment.request, &self.assignment.facts)
+            .map_err(|error| crate::chain(&error))?;
+        (self.assignment.plan, self.assignment.plan_without_kvm) = match without_kvm {
+            Some(without_kvm) if self.kvm_never_worked => (without_kvm, None),
+            without_kvm => (plan, without_kvm),
+        };
+        Ok(())
     }
 
     fn relaunch_without_kvm(&mut self) {
