@@ -29,7 +29,10 @@ pub(crate) fn ensure() -> Result<()> {
         .env("CARGO_TARGET_DIR", &build))?;
     let _ = std::fs::remove_dir_all(&build);
     let built = root.join("bin").join(NAME);
-    std::fs::copy(&built, &place)
+    // Aside and renamed: one that runs stays what it is.
+    let aside = place.with_extension("new");
+    std::fs::copy(&built, &aside)
+        .and_then(|_| std::fs::rename(&aside, &place))
         .with_context(|| format!("could not copy {} to {}", built.display(), place.display()))?;
     Ok(())
 }
