@@ -273,7 +273,8 @@ mod tests {
         // A device that is mounted nowhere needs no freezing; /proc cannot be frozen.
         let nowhere = Mounted { name: "a".into(), device: u64::MAX };
         let time = Duration::from_secs(30);
-        let mut good = Freeze::begin(1, std::slice::from_ref(&nowhere), time, &epoll).expect("begun");
+        let mut good =
+            Freeze::begin(1, std::slice::from_ref(&nowhere), time, &epoll).expect("begun");
         let mut answer = None;
         let heard = |freeze: &mut Freeze, answer: &mut Option<Result<(), String>>| {
             let begin = Instant::now();
