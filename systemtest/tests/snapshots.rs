@@ -201,7 +201,7 @@ fn kill_in_the_middle_of_a_snapshot_loses_nothing_and_halves_nothing() {
         let before = said(&call);
         // Not waiting for anything: the moment of the kill is what is random here.
         let mut create = bank.snapshotting("create", &[&name]);
-        std::thread::sleep(Duration::from_millis(5 + round * 29 % 230));
+        std::thread::sleep(Duration::from_millis(5 + round * 97 % 430));
         let before_kill = !create.runs();
         kill(Pid::from_raw(victim), Signal::SIGKILL).expect("it can be killed");
         let created = create.done();

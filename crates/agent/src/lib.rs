@@ -8,7 +8,8 @@
 //!                                   └▶ boot: disks, mounts, identity, users, files
 //! ```
 //!
-//! One thread, one epoll, descriptors that never block. The host is trusted and the guest's own
+//! One thread, one epoll, descriptors that never block; what may block, freezing a file system, is
+//! done by child processes. The host is trusted and the guest's own
 //! programs are not relied on: whatever they do with their descriptors, other sessions go on.
 //!
 //! **Invariant:** as process 1 the agent neither panics nor exits; the kernel would stop. So there

@@ -13,7 +13,7 @@ use casemate_wire::limits::{MAX_PAYLOAD, WINDOW};
 use casemate_wire::message::{Assembler, push_message};
 use casemate_wire::preamble::{FROM_GUEST, FROM_HOST, Hunter};
 use casemate_wire::{
-    Decoder, ExitStatus, FromGuest, FromHost, Kind, OpenSession, PROTOCOL_VERSION, encode,
+    Decoder, ExitStatus, FromGuest, FromHost, Kind, OpenSession, PROTOCOL_VERSION, decode, encode,
     encode_header, preamble, push_frame,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -301,6 +301,21 @@ fn a_client_that_goes_hangs_its_session_up() {
     stage.frame(stream, Kind::Exit, &encode(&ExitStatus::Signal(1)));
     stage.say(&FromGuest::Pong { id: 1 });
     assert_eq!(stage.report(), Report::Pong { id: 1 });
+}
+
+#[test]
+fn a_freeze_is_asked_for_and_its_answer_made_harmless() {
+    let mut stage = Stage::greeted();
+    stage.order(&Order::Freeze { id: 7, milliseconds: 30_000 }, None);
+    let (_, _, payload) = stage.guest_frame();
+    let asked: FromHost = decode(&payload).expect("a message");
+    assert_eq!(asked, FromHost::Freeze { id: 7, milliseconds: 30_000 });
+    let failure = Some(format!("no\x1b[2J{}", "x".repeat(100_000)));
+    stage.say(&FromGuest::Frozen { id: 7, failure });
+    let Report::Frozen { id: 7, failure: Some(text) } = stage.report() else { panic!("other") };
+    assert!(text.starts_with("no") && !text.contains('\x1b') && text.len() < 5000);
+    stage.order(&Order::Thaw, None);
+    assert_eq!(decode::<FromHost>(&stage.guest_frame().2).expect("a message"), FromHost::Thaw);
 }
 
 #[test]
