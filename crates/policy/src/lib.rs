@@ -11,9 +11,12 @@
 mod bits;
 mod decision;
 mod engine;
+mod explain;
 mod file;
+mod graph;
 mod index;
 pub mod limits;
+mod lint;
 mod parse;
 mod request;
 mod rule;
@@ -23,7 +26,9 @@ pub mod vectors;
 
 pub use decision::{Decision, Destination, Reason};
 pub use engine::Engine;
+pub use explain::{Explanation, Field, NearMiss};
 pub use file::{Arranged, Library, Memory, Naming, PolicyFile, PolicyText, arrange, naming};
+pub use graph::{Graph, GraphError, Link, Node, Verdict};
 pub use parse::Policy;
 pub use request::{Caller, Request, Wanted, is_name, split_call};
 pub use rule::{Action, Permission, Place, Rule};
