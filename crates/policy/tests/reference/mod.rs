@@ -8,7 +8,7 @@ use casemate_policy::{
 };
 
 /// A decision as text: `deny …`, `allow …`, `ask …`.
-pub fn decide(policy: &Policy, system: &System, request: &Request<'_>) -> String {
+pub(crate) fn decide(policy: &Policy, system: &System, request: &Request<'_>) -> String {
     let caller = match request.source {
         Caller::Host => "dom0",
         Caller::Compartment(name) => name,
