@@ -16,6 +16,7 @@ mod lifecycle;
 mod logs;
 mod manual;
 mod passphrase;
+mod policy;
 mod progress;
 mod run;
 mod running;
@@ -66,6 +67,9 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
             return Ok(0);
         }
         Command::Man { directory } => return manual::write(directory),
+        Command::Policy(command) if policy::needs_no_configuration(command) => {
+            return policy::of_files(command);
+        }
         Command::Check(check) => {
             if let Some(done) = show::describe_configuration(check) {
                 return done;
@@ -90,6 +94,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Image(command) => image::image(&world, command),
         Command::Volume(command) => volume::volume(&world, command),
         Command::Snapshot(command) => snapshot::snapshot(&world, command),
+        Command::Policy(command) => policy::policy(&world, command),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

@@ -38,7 +38,8 @@ pub(crate) fn names(world: &World) -> Result<Vec<String>, Problem> {
     let mut names = Vec::new();
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        // No name of a compartment has a full stop; `policy.d` may lie here too.
+        if name.contains('.') || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
         match rundir::holder(&entry.path()) {

@@ -8,9 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use casemate_config::{Diagnostic, Span, nearest};
 
 use crate::parse::Policy;
-use crate::rule::{Action, Permission, Rule};
+use crate::rule::{Action, Permission, Place, Rule};
 use crate::system::System;
-use crate::token::{Redirect, Token};
+use crate::token::{Redirect, Token, Uuid};
 
 /// Findings that are reported; a policy with more has one cause for most of them.
 const MAX_LINTS: usize = 200;
@@ -22,7 +22,7 @@ impl Policy {
     /// Warnings about rules that can never match, or match what cannot be done, and about names
     /// that nothing in `system` has.
     pub fn lint(&self, system: &System) -> Vec<Diagnostic> {
-        let names = Names::of(system);
+        let names = Names::of(self, system);
         let mut seen: HashMap<Key<'_>, usize> = HashMap::new();
         let mut found = Vec::new();
         let asks = self.rules.iter().any(offers);
@@ -175,15 +175,17 @@ fn itself(rule: &Rule, permission: &Permission) -> bool {
 
 /// What names there are.
 struct Names<'a> {
+    policy: &'a Policy,
     system: &'a System,
     tags: BTreeSet<&'a str>,
     types: BTreeSet<&'a str>,
 }
 
 impl<'a> Names<'a> {
-    fn of(system: &'a System) -> Self {
+    fn of(policy: &'a Policy, system: &'a System) -> Self {
         let all = || system.compartments().iter().chain([system.host()]);
         Self {
+            policy,
             system,
             tags: all().flat_map(|c| &c.tags).map(String::as_str).collect(),
             types: all().map(|c| c.compartment_type.as_str()).collect(),
@@ -199,7 +201,7 @@ impl<'a> Names<'a> {
             }
             Action::Deny { .. } | Action::Quarantine => [None, None],
         };
-        let place = rule.place.span;
+        let place = rule.place;
         self.word(&rule.source, place, found);
         if rule.target != rule.source {
             self.word(&rule.target, place, found);
@@ -210,42 +212,61 @@ impl<'a> Names<'a> {
                     self.compartment(name, place, found);
                 }
                 Redirect::Uuid(uuid) if self.system.index_of_uuid(*uuid).is_none() => {
-                    found.push(nobody(format!("no compartment has the UUID {uuid}"), place));
+                    self.uuid(*uuid, place, found);
                 }
                 Redirect::Uuid(_) | Redirect::Host | Redirect::Disposable => {}
             }
         }
     }
 
-    fn word(&self, word: &Token, place: Span, found: &mut Vec<Diagnostic>) {
+    fn word(&self, word: &Token, place: Place, found: &mut Vec<Diagnostic>) {
         match word {
             Token::Name(name) | Token::DisposableOf(name) => self.compartment(name, place, found),
             Token::Uuid(uuid) if self.system.index_of_uuid(*uuid).is_none() => {
-                found.push(nobody(format!("no compartment has the UUID {uuid}"), place));
+                self.uuid(*uuid, place, found);
             }
             Token::Tag(tag) | Token::DisposableOfTag(tag) if !self.tags.contains(&**tag) => {
                 let message = format!("no compartment has the tag `{tag}`");
-                found.push(meant(nobody(message, place), tag, self.tags.iter().copied()));
+                found.push(meant(self.nobody(message, place, tag), tag, self.tags.iter().copied()));
             }
             Token::Type(kind) if !self.types.contains(&**kind) => {
                 let message = format!("no compartment is of type `{kind}`");
-                found.push(meant(nobody(message, place), kind, self.types.iter().copied()));
+                found.push(meant(
+                    self.nobody(message, place, kind),
+                    kind,
+                    self.types.iter().copied(),
+                ));
             }
             _ => {}
         }
     }
 
-    fn compartment(&self, name: &str, place: Span, found: &mut Vec<Diagnostic>) {
+    fn uuid(&self, uuid: Uuid, place: Place, found: &mut Vec<Diagnostic>) {
+        let message = format!("no compartment has the UUID {uuid}");
+        found.push(self.nobody(message, place, &uuid.to_string()));
+    }
+
+    /// A warning at the first word of a rule that ends in `name`.
+    fn nobody(&self, message: String, place: Place, name: &str) -> Diagnostic {
+        let words = self.policy.text(place).split([' ', '\t', ',']);
+        let mut start = place.span.start as usize;
+        for word in words {
+            if word.ends_with(name) {
+                let word = start..start + word.len();
+                return Diagnostic::warning(message).at(Span::new(place.span.source, word));
+            }
+            start += word.len() + 1;
+        }
+        Diagnostic::warning(message).at(place.span)
+    }
+
+    fn compartment(&self, name: &str, place: Place, found: &mut Vec<Diagnostic>) {
         if self.system.index(name).is_none() {
             let known = self.system.compartments().iter().map(|c| c.name.as_str());
             let message = format!("there is no compartment `{name}`");
-            found.push(meant(nobody(message, place), name, known));
+            found.push(meant(self.nobody(message, place, name), name, known));
         }
     }
-}
-
-fn nobody(message: String, place: Span) -> Diagnostic {
-    Diagnostic::warning(message).at(place)
 }
 
 fn meant<'a>(

@@ -41,30 +41,14 @@ pub struct System {
 }
 
 /// Why a description of a system could not be read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SystemError {
     /// It is not JSON of this form.
-    Json(serde_json::Error),
+    #[error("could not read the description of the system")]
+    Json(#[from] serde_json::Error),
     /// A compartment's UUID is none.
-    Uuid(casemate_config::Flaw),
-}
-
-impl std::fmt::Display for SystemError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Json(_) => formatter.write_str("could not read the description of the system"),
-            Self::Uuid(flaw) => write!(formatter, "could not read a UUID: {flaw}"),
-        }
-    }
-}
-
-impl std::error::Error for SystemError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Json(error) => Some(error),
-            Self::Uuid(_) => None,
-        }
-    }
+    #[error("could not read the UUID of `{0}`")]
+    Uuid(String, #[source] casemate_config::Flaw),
 }
 
 /// One compartment in the JSON form.
@@ -129,16 +113,17 @@ impl System {
     /// # Errors
     /// The text is not JSON of that form, or a UUID is none.
     pub fn from_json(text: &str) -> Result<Self, SystemError> {
-        let form: Form = serde_json::from_str(text).map_err(SystemError::Json)?;
+        let form: Form = serde_json::from_str(text)?;
         let (Form::Wrapped { domains } | Form::Plain(domains)) = form;
         let mut host = None;
         let mut compartments = Vec::new();
         for (name, described) in domains {
             let uuid = described.uuid.as_deref().map(str::parse).transpose();
+            let uuid = uuid.map_err(|flaw| SystemError::Uuid(name.clone(), flaw))?;
             let is_host = name == "dom0";
             let compartment = Compartment {
                 name,
-                uuid: uuid.map_err(SystemError::Uuid)?,
+                uuid,
                 tags: described.tags,
                 compartment_type: described.compartment_type,
                 running: described.power_state == "Running",

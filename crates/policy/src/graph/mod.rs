@@ -61,26 +61,15 @@ pub struct Graph {
 }
 
 /// Why no graph can be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GraphError {
     /// So many decisions are needed.
+    #[error("could not make a graph: it takes {0} decisions, and {MAX_GRAPH} is the limit")]
     TooLarge(usize),
     /// More links than can be shown.
+    #[error("could not make a graph: it has more than {MAX_LINKS} links")]
     TooMany,
 }
-
-impl fmt::Display for GraphError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge(needed) => {
-                write!(formatter, "the graph takes {needed} decisions; {MAX_GRAPH} is the limit")
-            }
-            Self::TooMany => write!(formatter, "the graph has more than {MAX_LINKS} links"),
-        }
-    }
-}
-
-impl std::error::Error for GraphError {}
 
 impl fmt::Display for Node {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
