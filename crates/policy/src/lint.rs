@@ -24,6 +24,9 @@ impl Policy {
     pub fn lint(&self, system: &System) -> Vec<Diagnostic> {
         let names = Names::of(self, system);
         let mut seen: HashMap<Key<'_>, usize> = HashMap::new();
+        // A line of a file that is included twice is two rules: nothing is said of it as one.
+        let mut lines: HashMap<Span, usize> = HashMap::new();
+        self.rules.iter().for_each(|rule| *lines.entry(rule.place.span).or_default() += 1);
         let mut found = Vec::new();
         let asks = self.rules.iter().any(offers);
         for (number, rule) in self.rules.iter().enumerate() {
@@ -34,7 +37,11 @@ impl Policy {
             if rule.action == Action::Quarantine {
                 continue;
             }
+            let once = lines.get(&rule.place.span) == Some(&1);
             if let Some(by) = covering(rule, &seen) {
+                if !once {
+                    continue;
+                }
                 let warning = Diagnostic::warning("this rule decides nothing").at(rule.place.span);
                 let text = "everything it could match, this one matches first";
                 let warning = warning.related(self.rules[by].place.span, text);
@@ -272,9 +279,10 @@ impl<'a> Names<'a> {
 fn meant<'a>(
     warning: Diagnostic,
     written: &str,
-    known: impl IntoIterator<Item = &'a str>,
+    known: impl Iterator<Item = &'a str> + Clone,
 ) -> Diagnostic {
-    match nearest(written, known) {
+    let same = known.clone().find(|known| known.eq_ignore_ascii_case(written));
+    match same.or_else(|| nearest(written, known)) {
         Some(near) => warning.hint(format!("did you mean `{near}`?")),
         None => warning,
     }

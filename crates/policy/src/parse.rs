@@ -280,7 +280,14 @@ impl<'a> Loader<'a> {
             (Form::Service(call), rest) if rest.len() >= 3 => (call.clone(), rest),
             (Form::Full, _) => {
                 let flaw = Flaw::new(format!("a rule has five columns, here are {}", words.len()));
-                return Err((flaw.hint("SERVICE ARGUMENT SOURCE TARGET ACTION"), whole));
+                return Err(match first.1.split_once('+') {
+                    Some((service, argument)) => {
+                        let columns = format!("{service} +{argument}");
+                        let hint = format!("the argument is a column of its own: {columns}");
+                        (flaw.hint(hint), first.0.clone())
+                    }
+                    None => (flaw.hint("SERVICE ARGUMENT SOURCE TARGET ACTION"), whole),
+                });
             }
             (Form::Service(_), _) => {
                 let flaw = Flaw::new(format!("a rule has three columns, here are {}", words.len()));

@@ -397,3 +397,52 @@ fn a_disposable_that_runs_is_what_its_template_is_called_by() {
     assert!(decide("@dispvm:web") && decide("@dispvm:@tag:red") && decide("@type:DispVM"));
     assert!(!decide("web") && !decide("@tag:red") && !decide("@dispvm:vault"));
 }
+
+#[test]
+fn a_line_that_is_included_twice_is_not_said_to_decide_nothing() {
+    let files =
+        [("__main__", "!include a\n!include a\na + work vault deny"), ("a", "a * * * deny")];
+    let memory = Memory::new(files.map(|(name, text)| (name.into(), text.into())));
+    let policy = Policy::load_main(&memory);
+    let found = policy.lint(&system());
+    let places: Vec<_> =
+        found.iter().filter_map(|warning| policy.position(warning.place?)).collect();
+    assert_eq!(places, [(std::path::Path::new("__main__"), 3, 1)], "{found:?}");
+}
+
+#[test]
+fn a_name_of_nothing_is_found_where_it_stands() {
+    let text = "a * wrok @tag:secrte allow target=@dispvm:web-dmv\na * @type:appvm router deny\n\
+                a * vault vault allow\na * vault @dispvm allow autostart=no\n\
+                a * dev @dispvm:vault allow";
+    let policy = Policy::load_main(&Memory::new([("__main__".into(), text.into())]));
+    let found: Vec<_> = policy
+        .lint(&system())
+        .into_iter()
+        .map(|warning| {
+            let place = policy.position(warning.place.expect("a place")).expect("a position");
+            (place.1, place.2, warning.message, warning.hint.unwrap_or_default())
+        })
+        .collect();
+    let wanted = [
+        (1, 5, "there is no compartment `wrok`", "did you mean `work`?"),
+        (1, 10, "no compartment has the tag `secrte`", "did you mean `secret`?"),
+        (1, 28, "there is no compartment `web-dmv`", "did you mean `web-dvm`?"),
+        (2, 5, "no compartment is of type `appvm`", "did you mean `AppVM`?"),
+        (3, 1, "this rule refuses what it matches: a compartment does not call itself", ""),
+        (
+            4,
+            1,
+            "this rule refuses what it matches: no disposable runs already",
+            "leave out autostart=no",
+        ),
+        (
+            5,
+            1,
+            "no disposable can be made from what this names",
+            "give the compartment disposable-template = true",
+        ),
+    ];
+    let wanted = wanted.map(|(line, column, text, hint)| (line, column, text.into(), hint.into()));
+    assert_eq!(found, wanted);
+}
