@@ -1,9 +1,10 @@
 //! The decision about a call.
 
 use crate::bits::Bits;
+use crate::choices::Choices;
 use crate::decision::{Decision, Destination, Reason};
-use crate::index::{Choices, Goal, Index};
-use crate::parse::Policy;
+use crate::index::{Goal, Index};
+use crate::policy::Policy;
 use crate::request::{Caller, Request, Wanted};
 use crate::rule::{Action, Permission};
 use crate::system::{Compartment, System};

@@ -9,10 +9,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::bits::{Bits, RuleSet};
+use crate::choices::{Choices, Expansion};
 use crate::request::Caller;
-use crate::rule::{Action, Rule};
+use crate::rule::Rule;
 use crate::system::System;
-use crate::token::{Redirect, Token};
+use crate::token::Token;
+
+/// Numbers of rules, in order.
+type List = Vec<u32>;
 
 /// The rules for a service.
 #[derive(Clone, Debug, Default)]
@@ -38,25 +42,14 @@ pub(crate) enum Goal {
     DisposableOf(usize),
 }
 
-/// What a rule adds to the choices of a question, or takes from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expansion {
-    /// Nothing.
-    None,
-    /// One choice.
-    One(u32),
-    /// The set with this index in [`Index::sets`].
-    Set(u32),
-}
-
 /// The rules by what they match.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
     total: usize,
     any_service: Option<RuleSet>,
     by_service: HashMap<Box<str>, Calls>,
-    source_words: HashMap<Token, Vec<u32>>,
-    target_words: HashMap<Token, Vec<u32>>,
+    source_words: HashMap<Token, List>,
+    target_words: HashMap<Token, List>,
     /// Rules whose SOURCE is the compartment, by index; the host's at the end.
     sources: Vec<Bits>,
     /// Rules whose TARGET is the compartment, by index; the host's at the end.
@@ -92,9 +85,9 @@ impl Index {
     pub(crate) fn new(rules: &[Rule], system: &System) -> Self {
         let total = rules.len();
         let mut any = Vec::new();
-        let mut calls: HashMap<&str, (Vec<u32>, HashMap<&str, Vec<u32>>)> = HashMap::new();
-        let mut sources: HashMap<&Token, Vec<u32>> = HashMap::new();
-        let mut targets: HashMap<&Token, Vec<u32>> = HashMap::new();
+        let mut calls: HashMap<&str, (List, HashMap<&str, List>)> = HashMap::new();
+        let mut sources: HashMap<&Token, List> = HashMap::new();
+        let mut targets: HashMap<&Token, List> = HashMap::new();
         for (number, rule) in (0..).zip(rules) {
             sources.entry(&rule.source).or_default().push(number);
             targets.entry(&rule.target).or_default().push(number);
@@ -108,7 +101,7 @@ impl Index {
                 None => calls.0.push(number),
             }
         }
-        let set = |list: Vec<u32>| (!list.is_empty()).then(|| RuleSet::new(list, total));
+        let set = |list: List| (!list.is_empty()).then(|| RuleSet::new(list, total));
         let by_service = calls
             .into_iter()
             .map(|(service, (any, by_argument))| {
@@ -119,11 +112,11 @@ impl Index {
                 (service.into(), Calls { any_argument: set(any), by_argument })
             })
             .collect();
-        let owned = |words: HashMap<&Token, Vec<u32>>| {
+        let owned = |words: HashMap<&Token, List>| {
             words.into_iter().map(|(word, list)| (word.clone(), list)).collect()
         };
         let (source_words, target_words) = (owned(sources), owned(targets));
-        let rows = |words: &HashMap<Token, Vec<u32>>, source: bool| -> Vec<Bits> {
+        let rows = |words: &HashMap<Token, List>, source: bool| -> Vec<Bits> {
             let all = system.compartments().iter().map(|compartment| {
                 let mut own = System::words(compartment, false);
                 if let Some(template) = compartment.made_from.as_ref().filter(|_| source) {
@@ -248,129 +241,10 @@ impl Index {
 }
 
 /// The rules that have one of these words.
-fn row(total: usize, words: &[Token], by_word: &HashMap<Token, Vec<u32>>) -> Bits {
+fn row(total: usize, words: &[Token], by_word: &HashMap<Token, List>) -> Bits {
     let mut bits = Bits::new(total);
     for rule in words.iter().filter_map(|word| by_word.get(word)).flatten() {
         bits.insert(*rule as usize);
     }
     bits
-}
-
-/// What a question can offer, as numbers: compartment *i* is *i*, a disposable of it *n + i*, then
-/// the host and a disposable of the caller's default.
-pub(crate) struct Choices<'a> {
-    system: &'a System,
-    known: HashMap<Token, Expansion>,
-    sets: Vec<Bits>,
-}
-
-impl<'a> Choices<'a> {
-    fn new(system: &'a System) -> Self {
-        Self { system, known: HashMap::new(), sets: Vec::new() }
-    }
-
-    /// How many there are.
-    pub(crate) fn count(system: &System) -> usize {
-        2 * system.compartments().len() + 2
-    }
-
-    /// The number of the host.
-    pub(crate) fn host(system: &System) -> usize {
-        2 * system.compartments().len()
-    }
-
-    /// The number of a disposable of the caller's default.
-    pub(crate) fn disposable(system: &System) -> usize {
-        2 * system.compartments().len() + 1
-    }
-
-    fn of(&mut self, rule: &Rule) -> Expansion {
-        let permission = match &rule.action {
-            Action::Allow(permission) | Action::Ask { permission, .. } => Some(permission),
-            Action::Deny { .. } | Action::Quarantine => None,
-        };
-        match permission.and_then(|permission| permission.target.as_ref()) {
-            Some(Redirect::Host) => self.one(Some(Self::host(self.system))),
-            Some(Redirect::Disposable) => self.one(Some(Self::disposable(self.system))),
-            Some(Redirect::Name(name)) => self.one(self.system.index(name)),
-            Some(Redirect::Uuid(uuid)) => self.one(self.system.index_of_uuid(*uuid)),
-            Some(Redirect::DisposableOf(name)) => self.disposable_of(name),
-            None => self.of_token(&rule.target),
-        }
-    }
-
-    fn of_token(&mut self, token: &Token) -> Expansion {
-        match token {
-            Token::Default => Expansion::None,
-            Token::Host => self.one(Some(Self::host(self.system))),
-            Token::Disposable => self.one(Some(Self::disposable(self.system))),
-            Token::Name(name) => self.one(self.system.index(name)),
-            Token::Uuid(uuid) => self.one(self.system.index_of_uuid(*uuid)),
-            Token::DisposableOf(name) => self.disposable_of(name),
-            wide => match self.known.get(wide) {
-                Some(known) => *known,
-                None => {
-                    let made = self.set_of(wide);
-                    self.known.insert(wide.clone(), made);
-                    made
-                }
-            },
-        }
-    }
-
-    fn one(&self, choice: Option<usize>) -> Expansion {
-        let choice = choice.and_then(|choice| u32::try_from(choice).ok());
-        choice.map_or(Expansion::None, Expansion::One)
-    }
-
-    fn disposable_of(&self, name: &str) -> Expansion {
-        let index = self.system.index(name).filter(|_| self.system.is_template(name));
-        self.one(index.map(|index| self.system.compartments().len() + index))
-    }
-
-    fn set_of(&mut self, token: &Token) -> Expansion {
-        let compartments = self.system.compartments();
-        let host = self.system.host();
-        let mut set = Bits::new(Self::count(self.system));
-        let mut empty = true;
-        let mut add = |choice: usize| {
-            set.insert(choice);
-            empty = false;
-        };
-        for (index, compartment) in compartments.iter().enumerate() {
-            let template = compartment.disposable_template;
-            let (itself, fresh) = match token {
-                Token::Everything | Token::AnyCompartment => (true, template),
-                Token::Tag(tag) => (compartment.tags.contains(&**tag), false),
-                Token::Type(kind) => (*compartment.compartment_type == **kind, false),
-                Token::DisposableOfTag(tag) => {
-                    (false, template && compartment.tags.contains(&**tag))
-                }
-                _ => (false, false),
-            };
-            if itself {
-                add(index);
-            }
-            if fresh {
-                add(compartments.len() + index);
-            }
-        }
-        let with_host = match token {
-            Token::Everything => true,
-            Token::Tag(tag) => host.tags.contains(&**tag),
-            Token::Type(kind) => *host.compartment_type == **kind,
-            _ => false,
-        };
-        if with_host {
-            add(Self::host(self.system));
-        }
-        if matches!(token, Token::Everything | Token::AnyCompartment) {
-            add(Self::disposable(self.system));
-        }
-        if empty {
-            return Expansion::None;
-        }
-        self.sets.push(set);
-        Expansion::Set(u32::try_from(self.sets.len() - 1).unwrap_or(u32::MAX))
-    }
 }

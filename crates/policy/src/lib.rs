@@ -9,6 +9,7 @@
 //! reads no clock and no environment. Carrying decisions out, and asking, is not done here.
 
 mod bits;
+mod choices;
 mod decision;
 mod engine;
 mod explain;
@@ -18,6 +19,7 @@ mod index;
 pub mod limits;
 mod lint;
 mod parse;
+mod policy;
 mod request;
 mod rule;
 mod system;
@@ -29,7 +31,7 @@ pub use engine::Engine;
 pub use explain::{Explanation, Field, NearMiss};
 pub use file::{Arranged, Library, Memory, Naming, PolicyFile, PolicyText, arrange, naming};
 pub use graph::{Graph, GraphError, Link, Node, Verdict};
-pub use parse::Policy;
+pub use policy::Policy;
 pub use request::{Caller, Request, Wanted, is_name, split_call};
 pub use rule::{Action, Permission, Place, Rule};
 pub use system::{Compartment, System, SystemError};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::decision::{Decision, Destination, Reason};
 use crate::engine::Engine;
 use crate::file::Memory;
-use crate::parse::Policy;
+use crate::policy::Policy;
 use crate::request::Request;
 use crate::system::System;
 
