@@ -375,6 +375,8 @@ pub(crate) enum GraphFormat {
     Dot,
     /// A drawing.
     Svg,
+    /// JSON.
+    Json,
 }
 
 /// What to do with snapshots: of all volumes of a compartment together.

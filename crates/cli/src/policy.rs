@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use casemate_host::places::{Environment, Places};
 use casemate_policy::vectors::Case;
-use casemate_policy::{Engine, Graph, System};
+use casemate_policy::{Engine, Graph, Link, System};
 use casemate_supervise::policy::{self, PolicyError, ReadPolicy};
 use casemate_supervise::prepare::World;
 
 use crate::arguments::{GraphFormat, Policy, PolicyFrom};
 use crate::failure::Problem;
-use crate::running;
+use crate::{print_json, running};
 
 /// Largest description of a system that is read, in bytes.
 const SYSTEM_LIMIT: u64 = 64 * 1024 * 1024;
@@ -125,6 +125,17 @@ fn graph(judged: Judged, service: Option<&str>, format: GraphFormat) -> Result<u
         GraphFormat::Text => out!("{}", graph.text()),
         GraphFormat::Dot => out!("{}", graph.dot()),
         GraphFormat::Svg => out!("{}", graph.svg()),
+        GraphFormat::Json => {
+            let link = |link: &Link| {
+                serde_json::json!({
+                    "source": link.source.to_string(),
+                    "target": link.target.to_string(),
+                    "service": link.service,
+                    "verdict": link.verdict.name(),
+                })
+            };
+            return print_json(&graph.links.iter().map(link).collect::<Vec<_>>());
+        }
     }
     Ok(0)
 }

@@ -68,3 +68,29 @@ fn clear(world: &World, name: &str) {
     }
     let _ = claimed.remove();
 }
+
+#[cfg(test)]
+mod tests {
+    use casemate_host::places::{Environment, Places};
+
+    use super::*;
+
+    #[test]
+    fn policy_files_beside_the_run_directories_are_left_alone() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let environment = Environment {
+            uid: 12345,
+            temporary: temporary.path().into(),
+            ..Environment::default()
+        };
+        let places = Places::find(&environment);
+        let folder = places.runtime().join("policy.d");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(folder.join("30-work.policy"), "").expect("written");
+        let nobody = casemate_config::Environment { home: None, user: "nobody".into() };
+        let loaded = casemate_config::load(&[], &nobody);
+        let world = World { places, environment, loaded, named: None, user: "nobody".into() };
+        assert_eq!(names(&world).expect("listed"), [""; 0]);
+        assert!(folder.join("30-work.policy").exists());
+    }
+}

@@ -136,7 +136,7 @@ fn said(decision: &Decision<'_>) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn the_engine_decides_as_the_reference_does(
