@@ -4,6 +4,7 @@
 //! where it stood stands [`Action::Quarantine`], because what could not be read may have been the
 //! rule that forbids something. [`Policy::has_errors`] is for those who want none of it then.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -178,26 +179,22 @@ impl<'a> Loader<'a> {
 
     fn lines(&mut self, document: u32, text: &str, form: &Form) {
         let mut start = 0;
-        let mut replaced = String::new();
         for (number, line) in (1..).zip(text.split('\n')) {
             let place = |range: std::ops::Range<usize>| {
                 Span::new(document, start + range.start..start + range.end)
             };
-            let mut read = line;
-            if let Form::Service(_) = form {
-                // As many bytes as before, so that places stay.
-                if read.contains(['$', ',']) {
-                    replaced = read.replace("$include:", "!include ");
-                    replaced = replaced.replace('$', "@").replace(',', " ");
-                    read = &replaced;
+            let (read, lead) = match form {
+                Form::Service(_) if line.contains(['$', ',']) => {
+                    let lead = words(line).first().map(|(range, _)| range.start);
+                    (Cow::Owned(modern(line)), lead)
                 }
-            }
+                _ => (Cow::Borrowed(line), None),
+            };
+            let begin = Place { span: place(0..0), line: number };
             if line.len() > MAX_LINE {
                 let error = Diagnostic::error(format!("a line has more than {MAX_LINE} bytes"));
                 self.found(error.at(place(0..1)));
-            } else if let Err((flaw, range)) =
-                self.line(read, form, Place { span: place(0..0), line: number })
-            {
+            } else if let Err((flaw, range)) = self.line(&read, lead, form, begin) {
                 let range = flaw.range.clone().map_or(range.clone(), |within| {
                     range.start + within.start..range.start + within.end
                 });
@@ -214,14 +211,26 @@ impl<'a> Loader<'a> {
             }
             start += line.len() + 1;
         }
-        drop(replaced);
     }
 
-    /// Reads one line that begins at `place`.
-    fn line(&mut self, line: &str, form: &Form, place: Place) -> Result<(), LineFlaw> {
+    /// Reads one line that begins at `place`. `lead` is the first byte that was no blank before the
+    /// line was made modern, where it was: only there comments and directives begin.
+    fn line(
+        &mut self,
+        line: &str,
+        lead: Option<usize>,
+        form: &Form,
+        place: Place,
+    ) -> Result<(), LineFlaw> {
         let words: Vec<Word<'_>> = words(line);
-        let (Some(first), Some(last)) = (words.first(), words.last()) else { return Ok(()) };
-        if first.1.starts_with('#') {
+        let (Some(first), Some(last)) = (words.first(), words.last()) else {
+            return match lead {
+                Some(lead) => Err((Flaw::new("a comma alone is no rule"), lead..lead + 1)),
+                None => Ok(()),
+            };
+        };
+        let leads = lead.is_none_or(|lead| lead == first.0.start);
+        if first.1.starts_with('#') && leads {
             return Ok(());
         }
         let whole = first.0.start..last.0.end;
@@ -230,7 +239,7 @@ impl<'a> Loader<'a> {
             Span::new(place.span.source, offset + range.start..offset + range.end)
         };
         let place = Place { span: here(&whole), ..place };
-        if first.1.starts_with('!') {
+        if first.1.starts_with('!') && leads {
             return self.directive(&words, form, |range| here(&range));
         }
         let (wanted, rest): (Call, &[Word<'_>]) = match (form, words.as_slice()) {
@@ -365,6 +374,11 @@ impl<'a> Loader<'a> {
         }
         Ok(())
     }
+}
+
+/// A line of a file of `!include-service` in today's signs, and as many bytes, so that places stay.
+fn modern(line: &str) -> String {
+    line.replace("$include:", "!include ").replace('$', "@").replace(',', " ")
 }
 
 /// The words of a line. Blank is what Unicode calls white space, and the four separators of ASCII

@@ -305,12 +305,21 @@ fn files_of_a_service_have_three_columns_and_old_signs() {
         "work vault allow notify=yes,autostart=yes",
         "$include:b",
         "!include b",
+        "# a comment, with $signs\n\n work vault allow",
     ] {
         assert_eq!(with(old)["allow"]["target"], "vault", "{old}");
     }
     assert_eq!(with("work vault allow,user=root")["allow"]["user"], "root");
     let syntax = json!({ "error": "syntax" });
-    for old in ["vault allow", "!include-service gpg.Sign * b", "!include-dir b", "$include:c"] {
+    for old in [
+        "vault allow",
+        "!include-service gpg.Sign * b",
+        "!include-dir b",
+        "$include:c",
+        ",",
+        ",# comment",
+        ",!include b",
+    ] {
         assert_eq!(with(old), syntax, "{old}");
     }
     let star = [("__main__", "!include-service * +key old"), ("old", "work vault allow")];
