@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Keep and bring back states of a compartment's volumes.
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Say which compartment may call what in which other.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -345,6 +348,78 @@ pub(crate) enum Secret {
         /// COMPARTMENT/SECRET.
         secret: String,
     },
+}
+
+/// What to say about the policy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Check the policy files: mistakes, rules without effect, names of nothing.
+    Check {
+        /// What to go by.
+        #[command(flatten)]
+        from: PolicyFrom,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what is decided about a call, by which line, and which lines nearly did.
+    Explain {
+        /// What to go by.
+        #[command(flatten)]
+        from: PolicyFrom,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Who calls: a compartment, or `@adminvm` for the host.
+        source: String,
+        /// Where: a compartment, `@adminvm`, `@dispvm`, `@dispvm:NAME`, or `@default` when the
+        /// caller names none.
+        target: String,
+        /// SERVICE or SERVICE+ARGUMENT.
+        service: String,
+    },
+    /// Show who can reach whom for what.
+    Graph {
+        /// What to go by.
+        #[command(flatten)]
+        from: PolicyFrom,
+        /// For this service only.
+        #[arg(long, value_name = "SERVICE")]
+        service: Option<String>,
+        /// As what.
+        #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
+        format: GraphFormat,
+    },
+    /// Answer test vectors: JSON lines on standard input, each with its files and a request.
+    Eval {
+        /// The compartments there are, as JSON.
+        #[arg(long, value_name = "FILE")]
+        system_info: PathBuf,
+    },
+}
+
+/// What commands about the policy go by.
+#[derive(Args, Debug)]
+pub(crate) struct PolicyFrom {
+    /// Read the policy files of this folder and no others.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policy_dir: Option<PathBuf>,
+    /// Take the compartments there are from this JSON file, not from the configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) system_info: Option<PathBuf>,
+}
+
+/// How a graph is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Lines of text.
+    Text,
+    /// The language of Graphviz.
+    Dot,
+    /// A drawing.
+    Svg,
+    /// JSON.
+    Json,
 }
 
 /// What to do with snapshots: of all volumes of a compartment together.

@@ -17,6 +17,7 @@ mod lifecycle;
 mod logs;
 mod manual;
 mod passphrase;
+mod policy;
 mod progress;
 mod run;
 mod running;
@@ -68,6 +69,9 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
             return Ok(0);
         }
         Command::Man { directory } => return manual::write(directory),
+        Command::Policy(command) if policy::needs_no_configuration(command) => {
+            return policy::of_files(command);
+        }
         Command::Check(check) => {
             if let Some(done) = show::describe_configuration(check) {
                 return done;
@@ -94,6 +98,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Volume(command) => volume::volume(&world, command),
         Command::Secret(command) => secret::secret(&world, command),
         Command::Snapshot(command) => snapshot::snapshot(&world, command),
+        Command::Policy(command) => policy::policy(&world, command),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

@@ -38,7 +38,8 @@ pub(crate) fn names(world: &World) -> Result<Vec<String>, Problem> {
     let mut names = Vec::new();
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        // No name of a compartment has a full stop; `policy.d` may lie here too.
+        if name.contains('.') || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
         match rundir::holder(&entry.path()) {
@@ -66,4 +67,30 @@ fn clear(world: &World, name: &str) {
         }
     }
     let _ = claimed.remove();
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_host::places::{Environment, Places};
+
+    use super::*;
+
+    #[test]
+    fn policy_files_beside_the_run_directories_are_left_alone() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let environment = Environment {
+            uid: 12345,
+            temporary: temporary.path().into(),
+            ..Environment::default()
+        };
+        let places = Places::find(&environment);
+        let folder = places.runtime().join("policy.d");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(folder.join("30-work.policy"), "").expect("written");
+        let nobody = casemate_config::Environment { home: None, user: "nobody".into() };
+        let loaded = casemate_config::load(&[], &nobody);
+        let world = World { places, environment, loaded, named: None, user: "nobody".into() };
+        assert_eq!(names(&world).expect("listed"), [""; 0]);
+        assert!(folder.join("30-work.policy").exists());
+    }
 }

@@ -3,7 +3,8 @@
 //!
 //! A file `NAME.txt` begins with `$ casemate ARGUMENTS`; below stands what is printed on standard
 //! output, then `[stderr]` and what is printed there, then `[exit N]`. `NAME.toml` beside it is the
-//! configuration. `CASEMATE_BLESS=1` rewrites what is expected.
+//! configuration and `NAME.policy` the only file of the folder that `POLICY` stands for.
+//! `CASEMATE_BLESS=1` rewrites what is expected.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -23,12 +24,19 @@ fn transcript(path: &Path, first: &str) -> String {
     if toml.exists() {
         fs::copy(toml, &config).expect("copied");
     }
+    let policies = home.path().join("policy.d");
+    let policy = path.with_extension("policy");
+    if policy.exists() {
+        fs::create_dir(&policies).expect("made");
+        fs::copy(policy, policies.join("30-test.policy")).expect("copied");
+    }
     let home_text = home.path().display().to_string();
     let arguments: Vec<String> = first
         .strip_prefix("$ casemate")
         .expect("begins with the command")
         .split_whitespace()
         .map(|word| word.replace("CONFIG", &config.display().to_string()))
+        .map(|word| word.replace("POLICY", &policies.display().to_string()))
         .collect();
     // A copy, because the folder of the build may be closed to others.
     let program = home.path().join("program");

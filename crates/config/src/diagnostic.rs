@@ -59,7 +59,8 @@ pub enum Concern {
 }
 
 impl Diagnostic {
-    pub(crate) fn error(message: impl Into<String>) -> Self {
+    /// An error about the whole.
+    pub fn error(message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             message: message.into(),
@@ -70,7 +71,8 @@ impl Diagnostic {
         }
     }
 
-    pub(crate) fn warning(message: impl Into<String>) -> Self {
+    /// A warning about the whole.
+    pub fn warning(message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(message) }
     }
 
@@ -78,7 +80,8 @@ impl Diagnostic {
         Self { hint: flaw.hint, ..Self::error(flaw.message).at(place) }
     }
 
-    pub(crate) fn at(mut self, place: Span) -> Self {
+    /// With its place.
+    pub fn at(mut self, place: Span) -> Self {
         self.place = Some(place);
         self
     }
@@ -88,12 +91,14 @@ impl Diagnostic {
         self
     }
 
-    pub(crate) fn related(mut self, place: Span, text: impl Into<String>) -> Self {
+    /// With another place that explains it.
+    pub fn related(mut self, place: Span, text: impl Into<String>) -> Self {
         self.related.push(Related { place, text: text.into() });
         self
     }
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    /// With how to mend it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

@@ -18,11 +18,13 @@ pub struct Flaw {
 }
 
 impl Flaw {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    /// The whole text is at fault.
+    pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, range: None }
     }
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    /// With how to mend it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

@@ -42,13 +42,14 @@ pub use flaw::Flaw;
 pub use guest::{FileContent, GuestFile, GuestSettings, GuestUser};
 pub use ipnet;
 pub use loaded::Loaded;
+pub use render::render;
 pub use schema::json::json_schema;
 pub use schema::markdown::reference_markdown;
 pub use settings::{
     AuditSettings, EngineSettings, ImageSettings, ImageSource, NetworkSettings, Settings,
     SwitchSettings, VirtualNetwork,
 };
-pub use source::{Environment, Format, Origin, Source, Span};
+pub use source::{Document, Environment, Format, Origin, Source, Span, position};
 pub use suggest::nearest;
 pub use value::choice::{
     Accel, Allocator, DiskFormat, EngineKind, Filesystem, FirewallAction, GuestInit, Hardening,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::diagnostic::{Concern, Diagnostic};
 use crate::render;
 use crate::settings::Settings;
-use crate::source::{Source, Span};
+use crate::source::{self, Source, Span};
 
 /// What `load` found.
 #[derive(Debug, Clone)]
@@ -54,10 +54,6 @@ impl Loaded {
 
     /// The path, line and column (both from 1, in characters) where a span begins.
     pub fn position(&self, span: Span) -> Option<(&std::path::Path, usize, usize)> {
-        let source = self.sources.get(span.source as usize)?;
-        let before = source.text.get(..span.start as usize)?;
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.matches('\n').count() + 1;
-        Some((&source.path, line, before[line_start..].chars().count() + 1))
+        source::position(&self.sources, span)
     }
 }

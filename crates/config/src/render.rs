@@ -6,10 +6,12 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::source::{Source, Span};
+use crate::source::{Document, Span};
 
 /// All of `diagnostics`, an empty line between them and a newline at the end of each.
-pub(crate) fn render(sources: &[Source], diagnostics: &[&Diagnostic], colour: bool) -> String {
+///
+/// `documents` are what their spans point into.
+pub fn render<D: Document>(documents: &[D], diagnostics: &[&Diagnostic], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Ascii);
     let mut out = String::new();
@@ -17,13 +19,13 @@ pub(crate) fn render(sources: &[Source], diagnostics: &[&Diagnostic], colour: bo
         if !out.is_empty() {
             out.push('\n');
         }
-        out.push_str(&renderer.render(&[group(sources, diagnostic)]));
+        out.push_str(&renderer.render(&[group(documents, diagnostic)]));
         out.push('\n');
     }
     out
 }
 
-fn group<'a>(sources: &'a [Source], diagnostic: &'a Diagnostic) -> Group<'a> {
+fn group<'a, D: Document>(documents: &'a [D], diagnostic: &'a Diagnostic) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -37,14 +39,14 @@ fn group<'a>(sources: &'a [Source], diagnostic: &'a Diagnostic) -> Group<'a> {
         .iter()
         .map(|related| (related.place, AnnotationKind::Context, Some(one_line(&related.text))));
     for (place, kind, text) in main.into_iter().chain(others) {
-        let Some(source) = sources.get(place.source as usize) else { continue };
-        let annotation = kind.span(visible(source, place)).label(text);
+        let Some(document) = documents.get(place.source as usize) else { continue };
+        let annotation = kind.span(visible(document.text(), place)).label(text);
         match shown.iter_mut().find(|(index, _)| *index == place.source) {
             Some((_, snippet)) => *snippet = snippet.clone().annotation(annotation),
             None => shown.push((
                 place.source,
-                Snippet::source(source.text.as_str())
-                    .path(source.path.to_string_lossy())
+                Snippet::source(document.text())
+                    .path(document.path().to_string_lossy())
                     .annotation(annotation),
             )),
         }
@@ -59,8 +61,7 @@ fn group<'a>(sources: &'a [Source], diagnostic: &'a Diagnostic) -> Group<'a> {
 }
 
 /// The part of a span to underline: its first line, on character boundaries, within the text.
-fn visible(source: &Source, place: Span) -> std::ops::Range<usize> {
-    let text = source.text.as_str();
+fn visible(text: &str, place: Span) -> std::ops::Range<usize> {
     let floor = |at: usize| {
         let mut at = at.min(text.len());
         while !text.is_char_boundary(at) {

@@ -25,6 +25,33 @@ impl Source {
     }
 }
 
+/// A text with a name that spans point into: what a diagnostic can be drawn in.
+pub trait Document {
+    /// Shown above the text.
+    fn path(&self) -> &Path;
+    /// The whole text.
+    fn text(&self) -> &str;
+}
+
+impl Document for Source {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// The path, line and column (both from 1, in characters) where a span begins.
+pub fn position<D: Document>(documents: &[D], span: Span) -> Option<(&Path, usize, usize)> {
+    let document = documents.get(span.source as usize)?;
+    let before = document.text().get(..span.start as usize)?;
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = before.matches('\n').count() + 1;
+    Some((document.path(), line, before[line_start..].chars().count() + 1))
+}
+
 /// The syntax of a configuration file; the tree of keys is the same in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -75,7 +102,8 @@ pub struct Span {
 }
 
 impl Span {
-    pub(crate) fn new(source: u32, range: std::ops::Range<usize>) -> Self {
+    /// The bytes `range` of the document with this index.
+    pub fn new(source: u32, range: std::ops::Range<usize>) -> Self {
         // A configuration of more than 4 GiB is cut off at the end, not refused.
         let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         Self { source, start: narrow(range.start), end: narrow(range.end.max(range.start)) }
