@@ -189,7 +189,7 @@ fn snapshots_of_a_running_compartment_are_each_of_one_moment() {
 #[test]
 fn kill_in_the_middle_of_a_snapshot_loses_nothing_and_halves_nothing() {
     let Some(bank) = Bank::new(here!(), "") else { return };
-    let rounds = if soak() { 40 } else { 6 };
+    let rounds = if soak() { 40 } else { 8 };
     for round in 0..rounds {
         let call = bank.writer();
         goes_on(&call);
@@ -201,7 +201,17 @@ fn kill_in_the_middle_of_a_snapshot_loses_nothing_and_halves_nothing() {
         let before = said(&call);
         // Not waiting for anything: the moment of the kill is what is random here.
         let mut create = bank.snapshotting("create", &[&name]);
-        std::thread::sleep(Duration::from_millis(5 + round * 97 % 430));
+        if round % 4 > 0 {
+            // Mostly somewhere between the beginning of a snapshot and its end.
+            let record = bank.folder().join("data/volume.json");
+            let prepared =
+                || fs::read_to_string(&record).is_ok_and(|text| text.contains("prepared"));
+            let begin = Instant::now();
+            while !prepared() && create.runs() && begin.elapsed() < SHORT {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(round * 41 % 210));
         let before_kill = !create.runs();
         kill(Pid::from_raw(victim), Signal::SIGKILL).expect("it can be killed");
         let created = create.done();
