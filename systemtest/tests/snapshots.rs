@@ -236,6 +236,37 @@ fn kill_in_the_middle_of_a_snapshot_loses_nothing_and_halves_nothing() {
     }
 }
 
+/// Kills the supervisor when it has written down in one volume that the snapshot is taken, and not
+/// yet in the other: the machine has gone over to the new layers, and somebody has to find out.
+#[test]
+fn kill_between_two_volumes_leaves_the_snapshot_whole() {
+    let Some(bank) = Bank::new(here!(), "") else { return };
+    let line = PLACES.map(|place| format!("echo kept > {place}/f; ")).concat();
+    let mut hits = 0;
+    for round in 0..if soak() { 20 } else { 3 } {
+        let name = format!("s{round}");
+        bank.world.shell(&format!("{line} sync")).done().ok();
+        let (supervisor, folder) = (bank.world.supervisor(), bank.folder());
+        let prepared = |volume: &str| {
+            let text = fs::read_to_string(folder.join(volume).join("volume.json"));
+            text.expect("read").contains("\"prepared\"")
+        };
+        let mut create = bank.snapshotting("create", &[&name]);
+        while !prepared("mail") && create.runs() {}
+        while prepared("data") && create.runs() {}
+        kill(Pid::from_raw(supervisor), Signal::SIGKILL).expect("it can be killed");
+        drop(create.done());
+        hits += u32::from(prepared("mail"));
+        let text = bank.world.shell(&PLACES.map(|place| format!("cat {place}/f; ")).concat());
+        assert_eq!(text.done().ok().text(), "kept\nkept");
+        assert_eq!(bank.listed().get(&name), Some(&2), "half a snapshot");
+        assert!(!prepared("data") && !prepared("mail"));
+        bank.stop();
+        bank.snapshot("delete", &[&name]).ok();
+    }
+    println!("{hits} kills came in between");
+}
+
 #[test]
 fn compartment_that_stops_during_a_snapshot_has_it_or_not() {
     let Some(bank) = Bank::new(here!(), "keep-snapshots = \"2 yearly\"") else { return };
