@@ -8,6 +8,12 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use systemtest::{BOOT, SHORT, World, has, here, until};
 
+/// Building both images of the example on a machine that has other things to do.
+const BUILD: Duration = Duration::from_secs(600);
+
+/// Three checks that fail, and a start.
+const HEALING: Duration = Duration::from_secs(120);
+
 /// Waits for a status that satisfies a condition.
 #[track_caller]
 fn await_status(world: &World, what: &str, good: impl Fn(&Value) -> bool) -> Value {
@@ -167,4 +173,78 @@ fn secret_that_cannot_be_decrypted_stops_the_start() {
     let done = world.run(["true"]).done().exits(125);
     done.says("could not open the secret `own`").says("hint:");
     world.assert_gone(world.name());
+}
+
+/// The example with two services, under names of this test's own; none when a program is missing.
+fn example(test: &'static str) -> Option<World> {
+    if !["age", "openssl"].iter().all(|program| has(test, program)) {
+        return None;
+    }
+    let world = World::with(test, &[("dns", ""), ("web", "")]);
+    let mut text = include_str!("../../examples/services.toml").to_owned();
+    text = text.replace("health-check.command", "health-check.interval = 2\nhealth-check.command");
+    for label in ["dns", "web"] {
+        let own = format!("[compartment.{}", world.named(label));
+        text = text.replace(&format!("[compartment.{label}"), &own);
+    }
+    world.configure(&text);
+    std::fs::create_dir(world.path("website")).expect("made");
+    let page = include_str!("../../examples/website/index.html");
+    std::fs::write(world.path("website/index.html"), page).expect("written");
+    let line = world.host_shell("echo alice:$(openssl passwd -apr1 open-sesame)").done().ok();
+    let secret = format!("{}/htpasswd", world.named("web"));
+    world.casemate(["secret", "set", &secret]).input(line.stdout).done().ok();
+    Some(world)
+}
+
+fn in_guest(world: &World, label: &str, line: &str) -> systemtest::Call {
+    world.casemate(["run", world.named(label), "--", "bash", "-c", line])
+}
+
+#[test]
+fn examples_services_run_hardened_and_heal_themselves() {
+    let Some(world) = example(here!()) else { return };
+    world.casemate(["start", "--autostart"]).within(BUILD).done().ok();
+    let healthy = |label: &'static str| {
+        let name = world.named(label);
+        until("a healthy service", BOOT, || {
+            (world.status(name)["health"] == "healthy").then_some(())
+        });
+    };
+    healthy("dns");
+    healthy("web");
+    // The filter answers for what it knows, and hides what it is told to hide.
+    let done = in_guest(&world, "dns", "getent hosts router.example").done().ok();
+    assert!(done.text().starts_with("192.0.2.1"), "{done}");
+    in_guest(&world, "dns", "getent hosts ads.example").done().exits(2);
+    // The server shows the host's folder to who knows the secret.
+    let get = |header: &str| {
+        let line = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/80; printf 'GET / HTTP/1.0\\r\\n{header}\\r\\n' >&3; cat <&3"
+        );
+        in_guest(&world, "web", &line).done().ok().text()
+    };
+    assert!(get("").contains("401 Unauthorized"));
+    let known = "Authorization: Basic YWxpY2U6b3Blbi1zZXNhbWU=\\r\\n";
+    assert!(get(known).contains("Served from a compartment"), "{}", get(known));
+    std::fs::write(world.path("website/index.html"), "written anew").expect("written");
+    assert!(get(known).contains("written anew"));
+    in_guest(&world, "web", "echo x > /srv/www/index.html").done().exits(1);
+    for label in ["dns", "web"] {
+        let done = world.casemate(["doctor", "--guest", world.named(label)]).done().ok();
+        assert!(done.text().contains("0 errors, 0 warnings"), "{done}");
+        let status = world.status(world.named(label));
+        assert!(status["failedUnits"].as_array().is_none_or(Vec::is_empty), "{status}");
+    }
+    // A service that is gone is seen by its check, and comes back with its compartment.
+    let name = world.named("dns");
+    let kill = "systemctl mask --runtime --now dnsmasq";
+    world.casemate(["run", "--root", name, "--", "sh", "-c", kill]).done().ok();
+    until("the next start", HEALING, || {
+        let status = world.status(name);
+        (status["restarts"] == 1 && status["health"] == "healthy").then_some(())
+    });
+    let done = in_guest(&world, "dns", "getent hosts router.example").done().ok();
+    assert!(done.text().starts_with("192.0.2.1"), "{done}");
+    world.casemate(["stop", world.named("dns"), world.named("web")]).within(SHORT).done().ok();
 }

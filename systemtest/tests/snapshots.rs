@@ -391,3 +391,30 @@ fn full_disk_makes_no_snapshot_and_loses_nothing() {
     drop(bank);
     drop(small);
 }
+
+/// A compartment that is started again after a failure goes on where it was, not in the layers that
+/// a snapshot keeps.
+#[test]
+fn snapshot_stays_what_it_is_when_the_compartment_is_started_again() {
+    let Some(bank) = Bank::new(here!(), "restart = \"on-failure\"") else { return };
+    let write = |word: &str| {
+        let line = PLACES.map(|place| format!("echo {word} >> {place}/word; ")).concat() + "sync";
+        bank.world.run(["sh", "-c", &line]).done().ok();
+    };
+    let words = || {
+        let line = PLACES.map(|place| format!("cat {place}/word; ")).concat();
+        bank.world.run(["sh", "-c", &line]).done().ok().text().replace('\n', " ")
+    };
+    write("before");
+    bank.snapshot("create", &["first"]).ok();
+    write("after");
+    kill(Pid::from_raw(bank.world.member("qemu").pid), Signal::SIGKILL).expect("it runs");
+    until("the next start", SHORT, || {
+        let status = bank.world.status(bank.world.name());
+        (status["restarts"] == 1 && status["state"] == "running").then_some(())
+    });
+    assert_eq!(words(), "before after before after");
+    write("again");
+    bank.snapshot("revert", &["first"]).ok();
+    assert_eq!(words(), "before before");
+}
