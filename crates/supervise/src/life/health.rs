@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
-use casemate_plan::service::HealthCheck;
+use casemate_link::orders::Order;
+use casemate_plan::service::{HealthCheck, Restart};
 use casemate_wire::{ExitStatus, OpenSession};
+
+use super::{Effect, Life, Outcome, SIGKILL};
 
 /// What is known of the guest's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,5 +161,37 @@ impl Health {
             times => format!(", {times} times in a row"),
         };
         Verdict::Unhealthy(format!("its health check {how}{times}"))
+    }
+}
+
+impl Life {
+    pub(super) fn check_health(&mut self, now: Instant) {
+        let Some(health) = &mut self.health else { return };
+        if let Some(stream) = health.overdue(now) {
+            let verdict = health.timed_out(now);
+            self.order(Order::Signal { stream, signal: SIGKILL });
+            self.judge_health(verdict, now);
+        } else if health.is_due(now) {
+            let stream = self.next_stream;
+            self.next_stream += 1;
+            let session = Box::new(health.begin(stream, now));
+            self.effects.push(Effect::OpenCheck(stream, session));
+        }
+    }
+
+    pub(super) fn judge_health(&mut self, verdict: Verdict, now: Instant) {
+        match verdict {
+            Verdict::AsBefore => {}
+            Verdict::Healthy => self.log(false, "healthy".into()),
+            Verdict::Unhealthy(reason) => {
+                self.log(true, reason.clone());
+                if self.terms.restart != Restart::No {
+                    // What it still has to write, it may.
+                    let outcome = Outcome::Failed { reason };
+                    self.order(Order::Shutdown);
+                    self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
+                }
+            }
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! How long to wait before a compartment that ended is started again.
+//! Whether a compartment that ended is started again, and after what time.
 
 use std::time::{Duration, Instant};
 
 use casemate_plan::service::Restart;
 
-use super::Outcome;
+use super::{Effect, Life, Outcome, State};
 
 /// Before the first try; doubled for each one after it.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -51,5 +51,56 @@ impl Restarts {
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.count = self.count.saturating_add(1);
         Some(now + delay)
+    }
+}
+
+impl Life {
+    /// It is ending, and will be started again.
+    pub(super) fn comes_back(&self) -> bool {
+        matches!(&self.state, State::Stopping { outcome, .. } if self.policy().covers(outcome.is_failure()))
+    }
+
+    /// Whether to start it again, after all that happened.
+    pub(super) fn policy(&self) -> Restart {
+        if self.stop_wanted || self.hopeless { Restart::No } else { self.terms.restart }
+    }
+
+    pub(super) fn over(&mut self, now: Instant) {
+        let State::Stopping { outcome, .. } = &self.state else { return };
+        let outcome = outcome.clone();
+        self.forget_snapshot();
+        match self.restarts.after(self.policy(), &outcome, now) {
+            Some(until) => {
+                let (Outcome::Stopped { why } | Outcome::Failed { reason: why }) = outcome;
+                let seconds = until.duration_since(now).as_secs();
+                self.log(true, format!("{why}; it is started again in {seconds} s"));
+                self.last_end = Some(why);
+                self.state = State::Waiting { until };
+                // Even one that did not end after SIGKILL is waited for when it is cleared up.
+                self.alive.clear();
+                self.effects.push(Effect::ClearUp);
+                if !self.waiting.is_empty() {
+                    self.relaunch();
+                }
+            }
+            None => {
+                self.state = State::Over(outcome);
+                for (id, _) in std::mem::take(&mut self.waiting) {
+                    self.refuse_late(id);
+                }
+                self.reply_stopped();
+            }
+        }
+    }
+
+    /// Starts it again, after everything of the last launch is gone.
+    pub(super) fn relaunch(&mut self) {
+        self.state = State::Preparing;
+        self.vmm_exit = None;
+        self.guest_shuts_down = false;
+        self.agent = None;
+        self.idle_since = None;
+        self.log(false, format!("starting it again, the {}. time", self.restarts.count));
+        self.effects.push(Effect::Relaunch);
     }
 }

@@ -1,5 +1,6 @@
 //! Sequences of events: by hand for what matters, at random for the rest.
 
+use casemate_wire::limits::MAX_SESSIONS;
 use proptest::prelude::*;
 
 use super::*;
