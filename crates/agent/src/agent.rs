@@ -27,6 +27,7 @@ use crate::boot;
 use crate::console::Console;
 use crate::events::{Epoll, Event, Token, Wait};
 use crate::freeze::{Freeze, Mounted};
+use crate::hold::Hold;
 use crate::link::{Link, Received, Skipped};
 use crate::log::Log;
 use crate::session::Desk;
@@ -80,6 +81,8 @@ struct Agent {
     volumes: Vec<Mounted>,
     /// Dropping it thaws.
     freeze: Option<Freeze>,
+    /// Dropping it lets programs go on.
+    hold: Option<Hold>,
     shutdown: Option<Shutdown>,
     /// The guest is set up.
     booted: bool,
@@ -156,6 +159,7 @@ impl Agent {
             uevents: None,
             volumes: Vec::new(),
             freeze: None,
+            hold: None,
             shutdown: None,
             booted: false,
             leaving: false,
@@ -235,6 +239,7 @@ impl Agent {
             .or_until(self.sessions.deadline())
             .or_until(self.console.as_ref().and_then(Console::deadline))
             .or_until(self.shutdown.map(Shutdown::deadline))
+            .or_until(self.hold.as_ref().map(Hold::deadline))
     }
 
     /// Reads from the link and does what the frames say.
@@ -343,6 +348,8 @@ impl Agent {
         if let Some(console) = &mut self.console {
             console.tick(now, &self.settings, &mut self.log);
         }
+        // The host is gone, or has forgotten them.
+        self.hold.take_if(|hold| hold.deadline() <= now);
         if let Some(shutdown) = self.shutdown {
             self.shutdown = shutdown.tick(now);
             if self.shutdown.is_none() {

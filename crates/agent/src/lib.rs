@@ -26,6 +26,7 @@ mod console;
 mod events;
 mod freeze;
 mod handover;
+mod hold;
 mod link;
 mod log;
 mod outbox;

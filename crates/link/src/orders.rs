@@ -75,9 +75,21 @@ pub enum Order {
         id: u32,
         /// After so many milliseconds they go on by themselves.
         milliseconds: u32,
+        /// The guest's memory is kept meanwhile. Nothing is sent behind this until [`Order::Thaw`],
+        /// so that the kept memory holds no half of a frame.
+        memory: bool,
     },
     /// Let them go on.
     Thaw,
+    /// The guest goes on from a memory that was kept: its agent is to greet this link.
+    Knock,
+    /// Tell the agent so.
+    Resumed {
+        /// Nanoseconds since 1970-01-01 UTC.
+        clock: u64,
+        /// Random bytes.
+        seed: Vec<u8>,
+    },
 }
 
 /// Link to supervisor. All text has been made harmless and cut.

@@ -12,7 +12,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use casemate_wire::limits::MAX_MESSAGES_PER_SECOND;
 use casemate_wire::message::{Assembler, push_message};
-use casemate_wire::preamble::{FROM_GUEST, FROM_HOST, Hunter, encode};
+use casemate_wire::preamble::{FROM_GUEST, FROM_HOST, Hunter, encode, knock};
 use casemate_wire::{Decoder, FromHost};
 
 use crate::queue::Queue;
@@ -108,6 +108,11 @@ impl Port {
         self.outgoing.tail().extend_from_slice(&encode(FROM_HOST, nonce));
         self.decoder.push(&bytes[used..]);
         true
+    }
+
+    /// Asks the agent to begin a new connection, whatever it was in the middle of.
+    pub(crate) fn knock(&mut self) {
+        self.outgoing.tail().extend_from_slice(&knock());
     }
 
     /// Queues a control message. Too long a message is the supervisor's mistake and is dropped

@@ -11,6 +11,8 @@ use nix::sys::socket::{MsgFlags, sendmsg};
 pub(crate) struct Queue {
     bytes: Vec<u8>,
     start: usize,
+    /// Bytes that may still go; all when none.
+    held: Option<usize>,
 }
 
 /// What a write came to.
@@ -33,6 +35,26 @@ impl Queue {
         self.len() == 0
     }
 
+    /// Bytes that may go now.
+    fn sendable(&self) -> usize {
+        self.held.map_or(self.len(), |left| left.min(self.len()))
+    }
+
+    /// Something may go now.
+    pub(crate) fn has_sendable(&self) -> bool {
+        self.sendable() > 0
+    }
+
+    /// Lets nothing go but what waits already.
+    pub(crate) fn hold(&mut self) {
+        self.held = Some(self.len());
+    }
+
+    /// Lets everything go again.
+    pub(crate) fn release(&mut self) {
+        self.held = None;
+    }
+
     /// Where to append.
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
         if self.start == self.bytes.len() {
@@ -45,13 +67,15 @@ impl Queue {
     /// Writes what the socket takes without waiting.
     pub(crate) fn flush(&mut self, socket: &impl AsFd) -> Written {
         let mut total = 0;
-        while self.start < self.bytes.len() {
-            match send(socket, &[IoSlice::new(&self.bytes[self.start..])]) {
+        while self.has_sendable() {
+            let end = self.start + self.sendable();
+            match send(socket, &[IoSlice::new(&self.bytes[self.start..end])]) {
                 Written::Closed => return Written::Closed,
                 Written::Some(0) => break,
                 Written::Some(count) => {
                     self.start += count;
                     total += count;
+                    self.held = self.held.map(|left| left - count);
                 }
             }
         }
@@ -75,7 +99,7 @@ impl Queue {
         header: &[u8],
         payload: &[u8],
     ) -> Written {
-        let sent = if self.is_empty() {
+        let sent = if self.is_empty() && self.held.is_none() {
             match send(socket, &[IoSlice::new(header), IoSlice::new(payload)]) {
                 Written::Closed => return Written::Closed,
                 Written::Some(count) => count,
@@ -100,5 +124,42 @@ fn send(socket: &impl AsFd, pieces: &[IoSlice<'_>]) -> Written {
             Err(Errno::EINTR) => {}
             Err(_) => return Written::Closed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_behind_a_hold_waits_for_the_release() {
+        let (ours, mut theirs) = UnixStream::pair().expect("made");
+        theirs.set_nonblocking(true).expect("set");
+        let mut heard = || {
+            let mut bytes = [0; 16];
+            let count = theirs.read(&mut bytes).unwrap_or(0);
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        };
+        let mut queue = Queue::default();
+        queue.tail().extend_from_slice(b"before");
+        queue.hold();
+        queue.tail().extend_from_slice(b"be");
+        queue.flush(&ours);
+        assert_eq!(heard(), "before");
+        assert!(!queue.has_sendable() && queue.len() == 2);
+        queue.send_or_queue(&ours, b"hi", b"nd");
+        queue.flush(&ours);
+        assert_eq!(heard(), "");
+        queue.release();
+        queue.flush(&ours);
+        assert_eq!(heard(), "behind");
+        // Nothing waited: nothing may go past it all the same.
+        queue.hold();
+        queue.send_or_queue(&ours, b"x", b"");
+        queue.flush(&ours);
+        assert_eq!(heard(), "");
     }
 }

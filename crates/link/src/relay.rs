@@ -363,10 +363,18 @@ impl Relay {
             Order::Ping { id } => self.port.say(&FromHost::Ping { id }),
             Order::SetClock { nanoseconds } => self.port.say(&FromHost::SetClock { nanoseconds }),
             Order::Shutdown => self.port.say(&FromHost::Shutdown),
-            Order::Freeze { id, milliseconds } => {
-                self.port.say(&FromHost::Freeze { id, milliseconds });
+            Order::Freeze { id, milliseconds, memory } => {
+                self.port.say(&FromHost::Freeze { id, milliseconds, memory });
+                if memory {
+                    self.port.outgoing.hold();
+                }
             }
-            Order::Thaw => self.port.say(&FromHost::Thaw),
+            Order::Thaw => {
+                self.port.say(&FromHost::Thaw);
+                self.port.outgoing.release();
+            }
+            Order::Knock => self.port.knock(),
+            Order::Resumed { clock, seed } => self.port.say(&FromHost::Resumed { clock, seed }),
             Order::PortReopened => {
                 self.abandon_sessions();
                 self.port.reopen();
@@ -417,7 +425,7 @@ impl Relay {
         self.give_credit_back();
         if self.port_open {
             self.flush_port();
-            let wants = readable_and(!self.port.outgoing.is_empty());
+            let wants = readable_and(self.port.outgoing.has_sendable());
             if wants != self.port_watched {
                 self.epoll.modify(&self.port.socket, &mut EpollEvent::new(wants, PORT))?;
                 self.port_watched = wants;

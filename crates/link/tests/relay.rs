@@ -306,10 +306,10 @@ fn a_client_that_goes_hangs_its_session_up() {
 #[test]
 fn a_freeze_is_asked_for_and_its_answer_made_harmless() {
     let mut stage = Stage::greeted();
-    stage.order(&Order::Freeze { id: 7, milliseconds: 30_000 }, None);
+    stage.order(&Order::Freeze { id: 7, milliseconds: 30_000, memory: false }, None);
     let (_, _, payload) = stage.guest_frame();
     let asked: FromHost = decode(&payload).expect("a message");
-    assert_eq!(asked, FromHost::Freeze { id: 7, milliseconds: 30_000 });
+    assert_eq!(asked, FromHost::Freeze { id: 7, milliseconds: 30_000, memory: false });
     let failure = Some(format!("no\x1b[2J{}", "x".repeat(100_000)));
     stage.say(&FromGuest::Frozen { id: 7, failure });
     let Report::Frozen { id: 7, failure: Some(text) } = stage.report() else { panic!("other") };

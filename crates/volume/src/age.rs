@@ -5,6 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::key::{KeyError, Unlock, files};
 use crate::secret::{RANDOM_LENGTH, Secret};
-use crate::tool::{AGE, AGE_KEYGEN, ToolError};
+use crate::tool::{AGE, AGE_KEYGEN, Streaming, ToolError};
 
 /// Bytes of the longest secret that [`encrypt`] takes.
 pub const MOST_SECRET: usize = crate::tool::INPUT;
@@ -137,6 +138,45 @@ fn opened(unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
         error if error.says("incorrect passphrase") => KeyError::Wrong(path.into()),
         other => other.into(),
     })
+}
+
+/// Encrypts what comes from `input` into `output`, to the identity in a file, which is made if there
+/// is none. It goes on by itself, and ends with the calling thread.
+///
+/// # Errors
+/// [`KeyError::PassphraseNeeded`]: the identity has one, so nobody can tell to whom to encrypt; or
+/// age cannot be started.
+pub fn encrypting(
+    input: OwnedFd,
+    output: File,
+    identity_file: &Path,
+) -> Result<Streaming, KeyError> {
+    make_identity(identity_file)?;
+    let kept = identity(identity_file).map_err(files("read", identity_file))?;
+    if kept == Some(Identity::Protected) {
+        return Err(KeyError::PassphraseNeeded(identity_file.into()));
+    }
+    let to = identity_file.as_os_str();
+    Ok(AGE.stream(["--encrypt".as_ref(), "--identity".as_ref(), to], input, output)?)
+}
+
+/// Decrypts what comes from `input` into `output`, with the identity in a file. It goes on by itself,
+/// and ends with the calling thread.
+///
+/// # Errors
+/// [`KeyError::NoIdentity`], [`KeyError::PassphraseNeeded`], or age cannot be started.
+pub fn decrypting(
+    input: File,
+    output: OwnedFd,
+    identity_file: &Path,
+) -> Result<Streaming, KeyError> {
+    match identity(identity_file).map_err(files("read", identity_file))? {
+        None => return Err(KeyError::NoIdentity(identity_file.into())),
+        Some(Identity::Protected) => return Err(KeyError::PassphraseNeeded(identity_file.into())),
+        Some(Identity::Plain | Identity::Elsewhere) => {}
+    }
+    let with = identity_file.as_os_str();
+    Ok(AGE.stream(["--decrypt".as_ref(), "--identity".as_ref(), with], input, output)?)
 }
 
 /// Writes a secret to this file, encrypted to the identity of `unlock`, in place of what is there.

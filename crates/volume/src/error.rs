@@ -136,6 +136,19 @@ pub enum VolumeError {
     /// The archive could not be written or used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// There is a memory of this name.
+    #[error("could not keep the memory of the guest as {0}: there is one of this name")]
+    MemoryExists(SnapshotName),
+    /// A kept memory is not as long as what was written.
+    #[error("could not use {path}: it has {bytes} bytes, and {expected} were written")]
+    MemoryDamaged {
+        /// The encrypted file.
+        path: PathBuf,
+        /// Bytes it has.
+        bytes: u64,
+        /// Bytes it should have.
+        expected: u64,
+    },
     /// The file system refused.
     #[error("could not {verb} {path}")]
     Files {

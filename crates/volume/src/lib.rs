@@ -9,6 +9,8 @@
 //! tpm2.pub, .priv   the sealed key, where the TPM opens it
 //! lock              held by whoever uses the volume
 //! ```
+//! Beside them are the memories kept with snapshots ([`memory`]).
+//!
 //! [`Volumes`] makes, lists and removes them; [`Volumes::lock`] gives a [`LockedVolume`], which
 //! tells the key ([`LockedVolume::open_key`]) and the files of the disk ([`LockedVolume::layers`]).
 //! The guest is given the disk and the 64 bytes of the key, and sets dm-crypt up itself.
@@ -23,6 +25,7 @@ mod error;
 mod folder;
 mod key;
 mod luks;
+pub mod memory;
 mod name;
 mod protection;
 mod qcow2;
@@ -41,6 +44,7 @@ pub use crate::archive::ArchiveError;
 pub use crate::error::{VolumeError, VolumeId};
 pub use crate::key::{KeyError, Unlock};
 pub use crate::luks::LuksError;
+pub use crate::memory::Memories;
 pub use crate::name::{BadSnapshotName, SnapshotName};
 pub use crate::protection::Protection;
 pub use crate::qcow2::LayerError;
@@ -48,6 +52,6 @@ pub use crate::record::{KeyKind, Snapshot};
 pub use crate::retention::{BadRetention, Retention};
 pub use crate::secret::{Secret, VolumeKey};
 pub use crate::store::{Listed, Summary, Volumes};
-pub use crate::together::{drop_prepared, keep_prepared, prepare, take_together};
-pub use crate::tool::ToolError;
+pub use crate::together::{drop_prepared, keep_prepared, prepare, prepared_at, take_together};
+pub use crate::tool::{Streaming, ToolError};
 pub use crate::volume::{LayerFile, LockedVolume};

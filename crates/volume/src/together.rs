@@ -57,6 +57,11 @@ pub fn prepare(
     Ok(layers)
 }
 
+/// When the prepared snapshot was, in seconds since 1970; none when nothing is prepared.
+pub fn prepared_at(volumes: &[&mut LockedVolume]) -> Option<u64> {
+    Some(volumes.first()?.record.prepared.as_ref()?.snapshot.taken)
+}
+
 /// Keeps what was prepared: the guest writes to the new layers now. Call it only when it does.
 ///
 /// # Errors

@@ -176,6 +176,23 @@ impl Tool {
         self.finish(running)
     }
 
+    /// Starts the program between two descriptors; it goes on by itself until [`Streaming::finish`],
+    /// and ends with the thread that called this.
+    ///
+    /// # Errors
+    /// It is missing, or cannot be started.
+    pub(crate) fn stream<A: AsRef<OsStr>>(
+        self,
+        arguments: impl IntoIterator<Item = A>,
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> Result<Streaming, ToolError> {
+        let failed = |source| ToolError::Run { program: self.program, source };
+        let mut command = bound(&[self])?;
+        command.args(arguments).stdin(input).stdout(output);
+        Ok(Streaming { tool: self, running: Running::start(command).map_err(failed)? })
+    }
+
     fn finish(self, mut running: Running) -> Result<Secret, ToolError> {
         let failed = |source| ToolError::Run { program: self.program, source };
         let child = &mut running.0;
@@ -202,6 +219,36 @@ impl Tool {
     }
 }
 
+/// A program that works between two descriptors. Dropping it kills it.
+#[derive(Debug)]
+pub struct Streaming {
+    tool: Tool,
+    running: Running,
+}
+
+impl Streaming {
+    /// Number of the process.
+    pub fn pid(&self) -> u32 {
+        self.running.0.id()
+    }
+
+    /// Waits until it has done its work.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn finish(mut self) -> Result<(), ToolError> {
+        let program = self.tool.program;
+        let child = &mut self.running.0;
+        let log = child.stderr.take().map(read_log).unwrap_or_default();
+        let status = child.wait().map_err(|source| ToolError::Run { program, source })?;
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Ok(()),
+            (Some(code), _) => Err(ToolError::Failed { program, code, log }),
+            (None, signal) => Err(ToolError::Killed { program, signal: signal.unwrap_or(0) }),
+        }
+    }
+}
+
 /// A command that ends with this thread and gains no privilege: each of `tools` starts the next.
 fn bound(tools: &[Tool]) -> Result<Command, ToolError> {
     let mut command = Command::new(SETPRIV.find()?);
@@ -218,6 +265,7 @@ fn bound(tools: &[Tool]) -> Result<Command, ToolError> {
 }
 
 /// A child that is killed unless it has ended.
+#[derive(Debug)]
 struct Running(Child);
 
 impl Running {

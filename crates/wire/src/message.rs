@@ -91,9 +91,21 @@ pub enum FromHost {
         /// Milliseconds after which they thaw by themselves, so that a host that is gone leaves no
         /// guest frozen.
         milliseconds: u32,
+        /// The memory is kept too: programs hold still as well, as far as the guest can make them,
+        /// until [`FromHost::Thaw`], or until [`FromHost::Resumed`] says that this is the memory's
+        /// next life.
+        memory: bool,
     },
     /// Let writes go on.
     Thaw,
+    /// The guest goes on from a memory that was kept: the time is another, and what its random
+    /// number generator holds, others may have had before. Programs go on when both are set.
+    Resumed {
+        /// Nanoseconds since 1970-01-01 UTC.
+        clock: u64,
+        /// 64 random bytes.
+        seed: Vec<u8>,
+    },
 }
 
 /// Everything the agent needs to make the guest out of a kernel and an image.

@@ -108,8 +108,9 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         ("SetClock", FromHost::SetClock { nanoseconds: 1 << 60 }),
         ("Ping", FromHost::Ping { id: 0 }),
         ("Shutdown", FromHost::Shutdown),
-        ("Freeze", FromHost::Freeze { id: 300, milliseconds: 10_000 }),
+        ("Freeze", FromHost::Freeze { id: 300, milliseconds: 10_000, memory: true }),
         ("Thaw", FromHost::Thaw),
+        ("Resumed", FromHost::Resumed { clock: 1 << 60, seed: vec![7, 8] }),
     ]
 }
 

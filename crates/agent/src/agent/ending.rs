@@ -16,7 +16,7 @@ impl Agent {
             return;
         }
         // What is frozen could not be unmounted.
-        self.freeze = None;
+        (self.freeze, self.hold) = (None, None);
         self.link.out.message(&FromGuest::ShuttingDown);
         self.link.flush(&self.epoll);
         if self.role == Role::Service {

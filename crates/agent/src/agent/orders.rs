@@ -12,6 +12,7 @@ use crate::console::Console;
 use crate::events::{Epoll, Token};
 use crate::freeze::{Freeze, Mounted};
 use crate::handover;
+use crate::hold::Hold;
 use crate::session::Desk;
 use crate::session::command::Settings;
 use crate::session::table::StreamError;
@@ -60,14 +61,29 @@ impl Agent {
             }
             FromHost::Ping { id } => self.link.out.message(&FromGuest::Pong { id }),
             FromHost::Shutdown => self.stop(),
-            FromHost::Freeze { id, milliseconds } => self.freeze(id, milliseconds),
-            FromHost::Thaw => self.freeze = None,
+            FromHost::Freeze { id, milliseconds, memory } => {
+                self.freeze(id, milliseconds, memory);
+            }
+            FromHost::Thaw => (self.freeze, self.hold) = (None, None),
+            FromHost::Resumed { clock, seed } => self.resumed(clock, &seed),
         }
         Ok(())
     }
 
-    /// Begins to freeze the volumes, unless that is done already.
-    fn freeze(&mut self, id: u32, milliseconds: u32) {
+    /// This is another life of the memory: nothing runs on before it has a time and random numbers
+    /// of its own.
+    fn resumed(&mut self, clock: u64, seed: &[u8]) {
+        if let Err(error) = boot::set_clock(clock) {
+            self.log.warn(format!("could not set the clock: {error}"));
+        }
+        if let Err(error) = boot::reseed(seed) {
+            self.log.warn(format!("could not reseed the random number generator: {error}"));
+        }
+        self.hold = None;
+    }
+
+    /// Begins to freeze the volumes, and the programs for `memory`, unless that is done already.
+    fn freeze(&mut self, id: u32, milliseconds: u32, memory: bool) {
         let time = Duration::from_millis(milliseconds.into());
         let begun = if self.freeze.is_some() {
             Err("the volumes are being frozen already".to_owned())
@@ -80,6 +96,7 @@ impl Agent {
         match begun {
             Ok(freeze) => {
                 self.freeze = Some(freeze);
+                self.hold = memory.then(|| Hold::begin(time));
                 self.hear_freeze();
             }
             Err(reason) => self.link.out.message(&FromGuest::Frozen { id, failure: Some(reason) }),
@@ -92,7 +109,7 @@ impl Agent {
         if let Some(answer) = freeze.hear() {
             let (id, failure) = (freeze.id(), answer.err());
             if failure.is_some() {
-                self.freeze = None;
+                (self.freeze, self.hold) = (None, None);
             }
             self.link.out.message(&FromGuest::Frozen { id, failure });
         } else if freeze.is_over() {

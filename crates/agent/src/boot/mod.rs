@@ -187,6 +187,12 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
     }
 }
 
+/// Takes random numbers that no other life of this memory has had.
+pub(crate) fn reseed(seed: &[u8]) -> io::Result<()> {
+    random::seed(seed)?;
+    random::reseed()
+}
+
 /// Sets the clock, in nanoseconds since 1970 UTC.
 pub(crate) fn set_clock(nanoseconds: u64) -> io::Result<()> {
     let time = std::time::Duration::from_nanos(nanoseconds);
