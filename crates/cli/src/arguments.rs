@@ -431,15 +431,18 @@ pub(crate) enum Snapshot {
         name: String,
         /// Name of the snapshot; made from date and time when not given.
         snapshot: Option<String>,
-        /// Keep the memory of the running guest too (not available yet).
+        /// Keep the memory of the running guest too, encrypted to the age identity.
         #[arg(long)]
         memory: bool,
     },
     /// List the snapshots.
     List(NameJson),
     /// Go back to a snapshot. A running compartment is stopped first. Snapshots stay, later ones
-    /// too.
+    /// too. If the memory was kept, the compartment is started and its guest goes on from it.
     Revert {
+        /// Go back to the volumes only.
+        #[arg(long)]
+        without_memory: bool,
         /// Name of the compartment.
         name: String,
         /// Name of the snapshot.

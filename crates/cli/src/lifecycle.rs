@@ -151,10 +151,11 @@ pub(crate) async fn snapshot(
     world: &World,
     name: &str,
     snapshot: &SnapshotName,
+    memory: bool,
 ) -> Result<Option<Vec<String>>, Problem> {
     loop {
         let Some(mut supervisor) = running::supervisor(world, name)? else { return Ok(None) };
-        let request = Request::Snapshot(control::Snapshot { name: snapshot.to_string() });
+        let request = Request::Snapshot(control::Snapshot { name: snapshot.to_string(), memory });
         let mut answer = Ok(State::default());
         for request in [Request::Start, request] {
             supervisor.send(&request, vec![], false).await?;

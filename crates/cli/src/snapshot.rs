@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use casemate_config::Compartment;
 use casemate_host::clock;
 use casemate_supervise::prepare::World;
-use casemate_volume::{LockedVolume, SnapshotName, VolumeError, take_together};
+use casemate_volume::memory::Record;
+use casemate_volume::{LockedVolume, Memories, SnapshotName, VolumeError, take_together};
 
 use crate::arguments::{NameJson, Snapshot};
 use crate::failure::Problem;
@@ -16,15 +17,13 @@ use crate::{event_loop, lifecycle, print_json, running};
 /// `casemate snapshot …`.
 pub(crate) fn snapshot(world: &World, command: &Snapshot) -> Result<u8, Problem> {
     match command {
-        Snapshot::Create { name, memory: true, .. } => {
-            let problem = Problem::new(not_kept(name))
-                .hint("without --memory its volumes are kept, all at one moment");
-            let cause = "this version cannot keep the memory of a guest".into();
-            Err(Problem { causes: vec![cause], ..problem })
+        Snapshot::Create { name, snapshot, memory } => {
+            create(world, name, snapshot.as_deref(), *memory)
         }
-        Snapshot::Create { name, snapshot, .. } => create(world, name, snapshot.as_deref()),
         Snapshot::List(arguments) => list(world, arguments),
-        Snapshot::Revert { name, snapshot } => revert(world, name, snapshot),
+        Snapshot::Revert { name, snapshot, without_memory } => {
+            revert(world, name, snapshot, !without_memory)
+        }
         Snapshot::Delete { name, snapshot } => delete(world, name, snapshot),
         Snapshot::DiffSize { name, snapshot } => diff_size(world, name, snapshot),
     }
@@ -62,16 +61,23 @@ fn in_use(compartment: &Compartment, error: VolumeError) -> Problem {
     }
 }
 
-fn create(world: &World, name: &str, snapshot: Option<&str>) -> Result<u8, Problem> {
+fn create(world: &World, name: &str, snapshot: Option<&str>, memory: bool) -> Result<u8, Problem> {
     let snapshot = match snapshot {
         Some(text) => named(text)?,
         None => named(&clock::stamp(clock::now_ns() / 1_000_000_000))?,
     };
     world.compartment(name)?;
-    if let Some(notes) = event_loop()?.block_on(lifecycle::snapshot(world, name, &snapshot))? {
+    let taken = lifecycle::snapshot(world, name, &snapshot, memory);
+    if let Some(notes) = event_loop()?.block_on(taken)? {
         crate::say_notes(&notes);
-        outln!("snapshot {snapshot} of `{name}` is taken");
+        let what = if memory { ", with its memory" } else { "" };
+        outln!("snapshot {snapshot} of `{name}` is taken{what}");
         return Ok(0);
+    }
+    if memory {
+        let problem = Problem::new(not_kept(name)).hint(format!("run: casemate start {name}"));
+        let cause = "it is not running, so it has no memory".into();
+        return Err(Problem { causes: vec![cause], ..problem });
     }
     let mut volumes = take(world, name)?;
     take_together(&mut volumes.iter_mut().collect::<Vec<_>>(), &snapshot, false)
@@ -88,37 +94,52 @@ fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
         .list(&world.identity()?)
         .map_err(|error| Problem::new("could not list the volumes").because(&error))?;
     // By snapshot, so that one of all volumes is one line.
-    let mut found: BTreeMap<(u64, String), Vec<String>> = BTreeMap::new();
+    let mut found: BTreeMap<(u64, String), (Vec<String>, Option<u64>)> = BTreeMap::new();
     for volume in listed.iter().filter(|volume| volume.id.compartment == compartment.name) {
         for snapshot in volume.state.iter().flat_map(|summary| &summary.snapshots) {
             let key = (snapshot.taken, snapshot.name.to_string());
-            found.entry(key).or_default().push(volume.id.volume.to_string());
+            found.entry(key).or_default().0.push(volume.id.volume.to_string());
+        }
+    }
+    let memories = world.memories(compartment)?.list().map_err(failed("could not look".into()))?;
+    for (snapshot, record) in memories {
+        let key = (record.taken, snapshot.to_string());
+        let volumes = found.get(&key).map(|(volumes, _)| volumes.as_slice()).unwrap_or_default();
+        if record.is_whole(|volume, _| volumes.iter().any(|found| found == volume)) {
+            found.entry(key).or_default().1 = Some(record.bytes);
         }
     }
     if arguments.json {
         let rows: Vec<_> = found
             .iter()
-            .map(|((taken, name), volumes)| {
-                serde_json::json!({ "snapshot": name, "taken": taken, "volumes": volumes })
+            .map(|((taken, name), (volumes, memory))| {
+                serde_json::json!({
+                    "snapshot": name, "taken": taken, "volumes": volumes, "memory": memory
+                })
             })
             .collect();
         return print_json(&rows);
     }
-    outln!("{:<28}  {:>8}  VOLUMES", "SNAPSHOT", "AGE");
+    outln!("{:<28}  {:>8}  {:<10}  VOLUMES", "SNAPSHOT", "AGE", "MEMORY");
     let now = clock::now_ns() / 1_000_000_000;
-    for ((taken, name), volumes) in found {
+    for ((taken, name), (volumes, memory)) in found {
         let age = now.saturating_sub(taken);
-        outln!("{name:<28}  {:>7}s  {}", age, volumes.join(", "));
+        let memory = memory.map_or_else(|| "-".to_owned(), mebibytes);
+        outln!("{name:<28}  {:>7}s  {memory:<10}  {}", age, volumes.join(", "));
     }
     Ok(0)
 }
 
-fn revert(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
+fn revert(world: &World, name: &str, snapshot: &str, memory: bool) -> Result<u8, Problem> {
     let snapshot = named(snapshot)?;
-    world.compartment(name)?;
+    let memories = world.memories(world.compartment(name)?)?;
     if running::is_known(world, name) {
         eprintln!("note: compartment `{name}` is running; it is stopped first");
         event_loop()?.block_on(lifecycle::stop_one(world, name, false))?;
+    }
+    memories.forget_wish().map_err(failed(format!("could not go back to {snapshot}")))?;
+    if memory && whole_memory(world, name, &snapshot)?.is_some() {
+        return go_on(world, name, &snapshot, &memories);
     }
     let mut volumes = with_snapshot(take(world, name)?, name, &snapshot)?;
     for volume in &mut volumes {
@@ -128,9 +149,54 @@ fn revert(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
     Ok(0)
 }
 
+/// Starts the compartment so that it goes back to the snapshot and on from its memory.
+fn go_on(
+    world: &World,
+    name: &str,
+    snapshot: &SnapshotName,
+    memories: &Memories,
+) -> Result<u8, Problem> {
+    memories.want(snapshot).map_err(failed(format!("could not go back to {snapshot}")))?;
+    let started = event_loop()?.block_on(lifecycle::start_one(world, name, false));
+    // Whether or not it came so far: what is asked for now is not for a later start.
+    let _ = memories.forget_wish();
+    started?;
+    outln!("compartment `{name}` goes on from {snapshot}, with its memory");
+    Ok(0)
+}
+
+/// The memory kept with a snapshot whose volumes are there too.
+fn whole_memory(
+    world: &World,
+    name: &str,
+    snapshot: &SnapshotName,
+) -> Result<Option<Record>, Problem> {
+    let found = world.memories(world.compartment(name)?)?.find(snapshot);
+    let Some(record) = found.map_err(failed("could not look at its memory".into()))? else {
+        return Ok(None);
+    };
+    if record.volumes.is_empty() {
+        return Ok(Some(record));
+    }
+    let volumes = take(world, name)?;
+    let whole = record.is_whole_with(snapshot, &volumes.iter().collect::<Vec<_>>());
+    Ok(whole.then_some(record))
+}
+
 fn delete(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
     let snapshot = named(snapshot)?;
-    for volume in &mut with_snapshot(take(world, name)?, name, &snapshot)? {
+    let memories = world.memories(world.compartment(name)?)?;
+    let memory = memories.find(&snapshot).map_err(failed("could not look at its memory".into()))?;
+    let mut volumes = match &memory {
+        Some(record) if record.volumes.is_empty() => Vec::new(),
+        _ => with_snapshot(take(world, name)?, name, &snapshot)?,
+    };
+    // Without the volumes' snapshots it would be of no use.
+    if memory.is_some() {
+        let deleted = memories.delete(&snapshot);
+        deleted.map_err(failed(format!("could not delete the memory of {snapshot}")))?;
+    }
+    for volume in &mut volumes {
         let deleted = volume.delete_snapshot(&snapshot);
         deleted.map_err(failed(format!("could not delete the snapshot {snapshot}")))?;
     }
@@ -140,6 +206,13 @@ fn delete(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
 
 fn diff_size(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
     let snapshot = named(snapshot)?;
+    let memory = whole_memory(world, name, &snapshot)?;
+    if let Some(record) = &memory {
+        outln!("{:<28}  {}", "(memory)", mebibytes(record.bytes));
+        if record.volumes.is_empty() {
+            return Ok(0);
+        }
+    }
     for volume in &with_snapshot(take(world, name)?, name, &snapshot)? {
         let bytes = volume.diff_size(&snapshot).map_err(failed("could not look".into()))?;
         outln!("{:<28}  {}", volume.id().to_string(), mebibytes(bytes));

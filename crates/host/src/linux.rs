@@ -146,6 +146,7 @@ impl Host for LinuxHost {
             Step::BuildImage { .. }
             | Step::CheckImage { .. }
             | Step::OpenVolume { .. }
+            | Step::Revert { .. }
             | Step::AwaitGuest { .. } => Ok(()),
         }
     }
@@ -168,6 +169,7 @@ impl Host for LinuxHost {
             Step::BuildImage { .. }
             | Step::CheckImage { .. }
             | Step::OpenVolume { .. }
+            | Step::Revert { .. }
             | Step::AwaitGuest { .. } => Ok(()),
         }
     }

@@ -27,9 +27,11 @@ const LONGEST_PATH: usize = 107;
 pub fn channel_pair(channel: Channel) -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = match channel {
         Channel::Orders => SockType::SeqPacket,
-        Channel::Agent | Channel::Console | Channel::Monitor | Channel::Share(_) => {
-            SockType::Stream
-        }
+        Channel::Agent
+        | Channel::Console
+        | Channel::Monitor
+        | Channel::Share(_)
+        | Channel::Memory => SockType::Stream,
     };
     Ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
 }

@@ -80,6 +80,7 @@ pub fn is_effect(step: &Step) -> bool {
         Step::BuildImage { .. }
         | Step::CheckImage { .. }
         | Step::OpenVolume { .. }
+        | Step::Revert { .. }
         | Step::AwaitGuest { .. } => false,
     }
 }

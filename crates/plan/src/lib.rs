@@ -72,6 +72,18 @@ pub struct Request<'a> {
     pub log_directory: PathBuf,
     /// The library of the allocator that the compartment asks for; empty when it asks for none.
     pub allocator: Vec<u8>,
+    /// The kept memory its guest shall go on from; none when it boots.
+    pub resume: Option<Resume>,
+}
+
+/// A kept memory of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Resume {
+    /// The snapshot it was kept with.
+    pub snapshot: String,
+    /// Its file, encrypted.
+    pub file: PathBuf,
 }
 
 /// One running of a compartment.
@@ -164,6 +176,13 @@ pub struct Plan {
     pub restart: service::Restart,
     /// How it is found out whether what it is for works.
     pub health_check: Option<service::HealthCheck>,
+    /// The kept memory the guest goes on from, in place of booting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+    /// What a machine must have in common with another to go on from its memory, by name: QEMU's
+    /// version, its arguments without what differs from start to start, and the image.
+    #[serde(skip)]
+    pub machine: Vec<(String, String)>,
 }
 
 impl Plan {

@@ -21,6 +21,10 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
     for note in &plan.notes {
         writeln!(out, "note: {note}")?;
     }
+    if let Some(resume) = &plan.resume {
+        let file = resume.file.display();
+        writeln!(out, "goes on from the memory of snapshot {} ({file})", resume.snapshot)?;
+    }
     writeln!(out, "\nsteps")?;
     for (number, step) in plan.steps.iter().enumerate() {
         writeln!(out, "  {}. {}", number + 1, step.describe())?;
@@ -204,6 +208,7 @@ impl Channel {
             Self::Console => "socket between VMM and link: the serial console".into(),
             Self::Monitor => "socket between VMM and supervisor: QMP".into(),
             Self::Orders => "socket between link and supervisor: orders and reports".into(),
+            Self::Memory => "socket between VMM and supervisor: the memory it goes on from".into(),
             Self::Share(index) => {
                 format!("socket between VMM and file server: share {}", index + 1).into()
             }

@@ -89,6 +89,8 @@ pub enum Channel {
     Orders,
     /// VMM to the file server of a share: vhost-user. The server listens.
     Share(u16),
+    /// Supervisor to VMM: the kept memory that the guest goes on from, decrypted on its way.
+    Memory,
 }
 
 impl DescriptorSource {

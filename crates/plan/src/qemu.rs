@@ -66,6 +66,37 @@ pub struct Machine {
     pub firmware: Option<&'static str>,
     /// The user's own arguments, appended.
     pub extra: Vec<String>,
+    /// Connected socket from which a kept memory comes that the guest goes on from.
+    pub incoming: Option<i32>,
+}
+
+impl Machine {
+    /// The same machine without what may differ between two that can go on from each other's
+    /// memory: numbers of descriptors, and the layers of disks.
+    pub fn shape(&self) -> Self {
+        let disk =
+            |disk: &Disk| Disk { descriptor: 0, backing: vec![], format: "raw", ..disk.clone() };
+        let acceleration = match self.acceleration {
+            Acceleration::Kvm(_) => Acceleration::Kvm(KvmDevice::Node),
+            Acceleration::Tcg => Acceleration::Tcg,
+        };
+        Self {
+            acceleration,
+            disks: self.disks.iter().map(disk).collect(),
+            agent: 0,
+            console: 0,
+            monitor: 0,
+            incoming: None,
+            // It was read when the guest booted, and holds what was measured then.
+            kernel_command_line: self
+                .kernel_command_line
+                .split(' ')
+                .filter(|word| !word.starts_with("tsc_early_khz="))
+                .collect::<Vec<_>>()
+                .join(" "),
+            ..self.clone()
+        }
+    }
 }
 
 /// A disk whose file is an inherited descriptor.
@@ -200,6 +231,9 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
         let device = virtio("vhost-user-fs");
         let tag = option(tag, &[]);
         list.switch("-device", format!("{device},chardev=share{index},tag={tag}"));
+    }
+    if let Some(fd) = machine.incoming {
+        list.switch("-incoming", format!("fd:{fd}"));
     }
     // The jail has dropped the user before exec, so nothing needs what these groups forbid.
     list.switch(

@@ -66,6 +66,43 @@ pub fn switch(layers: &[NewLayer]) -> Value {
     json!({ "execute": "transaction", "arguments": { "actions": actions } })
 }
 
+/// Name under which QEMU keeps the descriptor that a memory is written to.
+const MEMORY: &str = "memory";
+
+/// Bytes a second a memory is written with at most: as fast as its reader takes it. QEMU's own limit
+/// is 128 MiB.
+const MEMORY_BANDWIDTH: u64 = 1 << 40;
+
+/// Makes ready for the guest's memory to be written: the descriptor comes with the first command.
+/// With `events`, QEMU tells how the writing goes.
+pub fn prepare_memory() -> [Value; 3] {
+    [
+        json!({ "execute": "getfd", "arguments": { "fdname": MEMORY } }),
+        json!({ "execute": "migrate-set-capabilities", "arguments": {
+            "capabilities": [{ "capability": "events", "state": true }],
+        }}),
+        json!({ "execute": "migrate-set-parameters", "arguments": {
+            "max-bandwidth": MEMORY_BANDWIDTH,
+        }}),
+    ]
+}
+
+/// Stops executing guest code and writes the memory. How that ends is told by an event.
+pub fn write_memory() -> [Value; 2] {
+    [
+        json!({ "execute": "stop" }),
+        json!({ "execute": "migrate", "arguments": { "uri": format!("fd:{MEMORY}") } }),
+    ]
+}
+
+/// Gives up writing, and closes the descriptor if it was not begun; each may be refused.
+pub fn forget_memory() -> [Value; 2] {
+    [
+        json!({ "execute": "migrate_cancel" }),
+        json!({ "execute": "closefd", "arguments": { "fdname": MEMORY } }),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

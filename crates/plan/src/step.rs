@@ -40,6 +40,11 @@ pub enum Step {
         /// Which.
         role: Role,
     },
+    /// Go back to a snapshot: of the volumes, and of the memory that is opened then.
+    Revert {
+        /// Its name.
+        snapshot: String,
+    },
     /// Wait for the agent's Hello, set the guest up, wait until it is ready.
     AwaitGuest {
         /// Deadline from the start of the VMM.
@@ -59,6 +64,7 @@ impl Step {
             Self::OpenVolume { volume } => format!("take the volume `{volume}` and open its key"),
             Self::Channels => "connect sockets between the processes".into(),
             Self::Start { role } => format!("start {} in its jail", role.describe()),
+            Self::Revert { snapshot } => format!("go back to the snapshot {snapshot}"),
             Self::AwaitGuest { seconds } => {
                 format!("wait for the agent, at most {seconds} s, and set the guest up")
             }
@@ -68,7 +74,10 @@ impl Step {
     /// What undoes it, in a few words; none when nothing is left of it.
     pub fn undo(&self) -> Option<&'static str> {
         match self {
-            Self::BuildImage { .. } | Self::CheckImage { .. } | Self::Channels => None,
+            Self::BuildImage { .. }
+            | Self::CheckImage { .. }
+            | Self::Revert { .. }
+            | Self::Channels => None,
             Self::OpenVolume { .. } => Some("let go of it"),
             Self::RunDirectory { .. } => Some("remove it with everything in it"),
             Self::Start { .. } => Some("kill it with its PID namespace"),

@@ -26,6 +26,9 @@ const KVM_BY_DESCRIPTOR: (u32, u32, u32) = (9, 1, 0);
 const BOOT_DEADLINE_TCG: Duration = Duration::from_secs(120);
 const BOOT_DEADLINE_KVM: Duration = Duration::from_secs(30);
 
+/// MiB of a kept memory that are decrypted and read in a second, at the slowest.
+const MEMORY_RATE: u64 = 20;
+
 /// Until a guest that was asked to shut down is gone. The agent gives processes 1 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -61,7 +64,10 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     let (acceleration, reason) = acceleration(request, facts, qemu)?;
     let notes = reason.iter().map(|reason| HostFacts::tcg_warning(reason)).collect();
     let kvm = matches!(acceleration, Acceleration::Kvm(_));
-    let boot_deadline = if kvm { BOOT_DEADLINE_KVM } else { BOOT_DEADLINE_TCG };
+    let mut boot_deadline = if kvm { BOOT_DEADLINE_KVM } else { BOOT_DEADLINE_TCG };
+    if request.resume.is_some() {
+        boot_deadline += Duration::from_secs(compartment.memory.mib() / MEMORY_RATE);
+    }
 
     let mut steps = Vec::new();
     if request.image.is_none() {
@@ -73,6 +79,9 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     for volume in &request.volumes {
         steps.push(Step::OpenVolume { volume: volume.name.to_string() });
     }
+    if let Some(resume) = &request.resume {
+        steps.push(Step::Revert { snapshot: resume.snapshot.clone() });
+    }
     steps.push(Step::Channels);
     steps.push(Step::Start { role: Role::Link });
     let servers = shares::servers(request, facts)?;
@@ -81,16 +90,20 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     steps.push(Step::AwaitGuest { seconds: boot_deadline.as_secs() as u32 });
 
     let disposable = compartment.disposable || request.instance.fresh;
+    let (vmm, shape) = vmm(request, facts, qemu, acceleration)?;
+    let (major, minor, micro) = qemu.version;
+    let arguments = qemu::arguments(&shape).join("\n");
+    let machine = [
+        ("QEMU", format!("{major}.{minor}.{micro}")),
+        ("the machine", arguments),
+        ("the image", digest.to_string()),
+    ];
     Ok(Plan {
         instance: request.instance.clone(),
         acceleration: if kvm { "kvm" } else { "tcg" },
         notes,
         steps,
-        processes: [link(request, facts)?]
-            .into_iter()
-            .chain(servers)
-            .chain([vmm(request, facts, qemu, acceleration)?])
-            .collect(),
+        processes: [link(request, facts)?].into_iter().chain(servers).chain([vmm]).collect(),
         guest: guest::boot(
             compartment,
             &request.instance,
@@ -105,6 +118,8 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         idle_timeout: disposable.then_some(compartment.idle_timeout),
         restart: service::restart(compartment, request.instance.fresh),
         health_check: service::health_check(compartment, request.instance.fresh),
+        resume: request.resume.clone(),
+        machine: machine.map(|(name, value)| (name.to_owned(), value)).to_vec(),
     })
 }
 
@@ -223,7 +238,7 @@ fn vmm(
     facts: &HostFacts,
     qemu: &QemuFacts,
     acceleration: Acceleration,
-) -> Result<Process, Refusal> {
+) -> Result<(Process, Machine), Refusal> {
     let compartment = request.compartment;
     let image = request.image.clone().unwrap_or_else(|| not_built(&request.image_name));
     let model = model(compartment, request.engine);
@@ -237,6 +252,7 @@ fn vmm(
         .zip(first_share..)
         .map(|(share, socket)| qemu::Share { tag: share.tag.as_str().into(), socket })
         .collect();
+    let shares_count = shares.len() as i32;
     let machine = Machine {
         name: format!("casemate-{}", request.instance.name),
         model,
@@ -252,6 +268,7 @@ fn vmm(
         console: CONSOLE,
         monitor: MONITOR,
         firmware: (model == MachineModel::Microvm).then_some("qboot.rom"),
+        incoming: request.resume.as_ref().map(|_| first_share + shares_count),
         extra: request
             .engine
             .extra_args
@@ -287,6 +304,9 @@ fn vmm(
     for (index, share) in machine.shares.iter().enumerate() {
         descriptors.push(channel(share.socket, Channel::Share(index as u16)));
     }
+    if let Some(number) = machine.incoming {
+        descriptors.push(channel(number, Channel::Memory));
+    }
     let mut identity = identity::identity(facts, request.instance.slot, Role::Vmm)?;
     match acceleration {
         Acceleration::Kvm(KvmDevice::Descriptor(number)) => {
@@ -298,7 +318,7 @@ fn vmm(
         }
         Acceleration::Tcg => {}
     }
-    Ok(Process {
+    let process = Process {
         role: Role::Vmm,
         program: qemu.path.clone(),
         arguments: qemu::arguments(&machine),
@@ -316,7 +336,8 @@ fn vmm(
                 processes: 128 + u64::from(machine.cpus),
             },
         },
-    })
+    };
+    Ok((process, machine.shape()))
 }
 
 /// Disks and the files behind them.

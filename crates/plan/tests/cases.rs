@@ -110,6 +110,7 @@ fn outcome(folder: &Path) -> String {
         machine_id: "0".repeat(32),
         run_directory: format!("/run/user/1000/casemate/{}", compartment.name).into(),
         allocator: allocator(compartment),
+        resume: None,
         log_directory: format!("/state/logs/{}", compartment.name).into(),
     };
     match plan(&request, &facts) {

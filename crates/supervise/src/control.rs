@@ -46,7 +46,7 @@ pub enum Request {
     Signal(Signal),
     /// End one session.
     HangUp(HangUp),
-    /// Take a snapshot of the volumes.
+    /// Take a snapshot of the volumes, and of the memory if that is asked for.
     Snapshot(Snapshot),
 }
 
@@ -129,6 +129,9 @@ pub struct HangUp {
 pub struct Snapshot {
     /// The snapshot's name.
     pub name: String,
+    /// Keep the memory of the guest too.
+    #[serde(default)]
+    pub memory: bool,
 }
 
 /// What a supervisor says of its compartment.

@@ -48,6 +48,8 @@ pub(crate) struct Ends {
     pub(crate) orders: AsyncFd<OwnedFd>,
     /// To QMP.
     pub(crate) monitor: UnixStream,
+    /// To what reads the memory that the guest goes on from, where it does.
+    pub(crate) memory: Option<OwnedFd>,
 }
 
 impl<'h> Crew<'h> {
@@ -108,7 +110,9 @@ impl<'h> Crew<'h> {
         let monitor = std::os::unix::net::UnixStream::from(end(Channel::Monitor)?);
         fcntl(&orders, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         monitor.set_nonblocking(true)?;
+        let memory = self.host.take_channel(Channel::Memory);
         Ok(Ends {
+            memory,
             orders: register(orders, Interest::READABLE | Interest::WRITABLE)?,
             monitor: UnixStream::from_std(monitor)?,
         })

@@ -239,6 +239,8 @@ fn serve<'w>(
         volumes: prepared.volumes,
         secrets: prepared.secrets,
         _shares: prepared.shares,
+        memory: prepared.memory,
+        memory_place: world.memory_place(world.compartment(start.target.declared())?)?,
     };
     let ending = tokio::task::LocalSet::new().block_on(&event_loop, async {
         let listener = tokio::net::UnixListener::from_std(listener)?;

@@ -22,6 +22,7 @@ mod disks;
 pub mod keeper;
 pub mod life;
 pub mod logs;
+pub mod memory;
 mod monitor;
 pub mod policy;
 pub mod prepare;

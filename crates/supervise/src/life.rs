@@ -18,6 +18,7 @@
 //! what a guest says can end it sooner, never lengthen it.
 
 mod health;
+mod memory;
 mod requests;
 mod restart;
 mod shares;
@@ -33,6 +34,7 @@ use casemate_wire::{Boot, ExitStatus, OpenSession};
 
 use crate::control::{Failure, Progress, Request, Run, SessionStatus};
 use health::Health;
+use memory::Resuming;
 use restart::Restarts;
 use snapshot::Shot;
 
@@ -79,6 +81,17 @@ pub enum Event {
         /// Why not.
         result: Result<(), String>,
     },
+    /// QMP: the guest's memory is written, or (false) is not.
+    MemoryWritten(bool),
+    /// All that was written of the memory is encrypted and on the disk, or cannot be.
+    MemoryEncrypted {
+        /// The snapshot's number.
+        snapshot: u32,
+        /// Why not.
+        result: Result<(), String>,
+    },
+    /// The memory that the guest goes on from was decrypted and read, or could not be.
+    MemoryRead(Result<(), String>),
     /// [`Effect::KeepSnapshot`] is done, or could not be.
     SnapshotKept {
         /// The snapshot's number.
@@ -121,7 +134,17 @@ pub enum Effect {
         number: u32,
         /// Its name, as the client gave it.
         name: String,
+        /// The memory shall be kept too: make a place for it.
+        memory: bool,
     },
+    /// Stop the guest and have the VMM write its memory; [`Event::MachineDid`] follows, then
+    /// [`Event::MemoryWritten`] and [`Event::MemoryEncrypted`].
+    WriteMemory {
+        /// The snapshot's number.
+        number: u32,
+    },
+    /// Fill in clock and seed, and tell the agent that the guest goes on from a kept memory.
+    Resumed,
     /// Let the VMM go over to the new layers; [`Event::MachineDid`] follows.
     SwitchLayers {
         /// The snapshot's number.
@@ -206,6 +229,8 @@ pub struct Terms {
     pub health_check: Option<HealthCheck>,
     /// Said to the user at each start.
     pub notes: Vec<String>,
+    /// The snapshot from whose memory the guest goes on, the first time it is launched.
+    pub resume: Option<String>,
 }
 
 #[derive(Debug)]
@@ -257,6 +282,8 @@ pub struct Life {
     shot: Option<Shot>,
     /// Snapshots begun so far, by which they are numbered.
     shots: u32,
+    /// The snapshot from whose memory the guest is about to go on.
+    resuming: Option<Resuming>,
     effects: Vec<Effect>,
 }
 
@@ -288,6 +315,7 @@ impl Life {
             hopeless: false,
             shot: None,
             shots: 0,
+            resuming: None,
             effects: Vec::new(),
         }
     }
@@ -304,6 +332,7 @@ impl Life {
                 let deadline = now + self.terms.boot_deadline;
                 self.log(false, "started".into());
                 self.state = State::Booting { deadline, greeted: false };
+                self.begin_resuming();
                 self.tell_waiting();
             }
             Event::Request(id, request) => self.request(id, request, now),
@@ -321,6 +350,11 @@ impl Life {
             Event::Deadline => self.deadline_passed(now),
             Event::MachineDid { snapshot, result } => self.machine_did(snapshot, result, now),
             Event::SnapshotKept { snapshot, result } => self.kept(snapshot, result, now),
+            Event::MemoryWritten(good) => self.memory_written(good, now),
+            Event::MemoryEncrypted { snapshot, result } => {
+                self.memory_encrypted(snapshot, result, now);
+            }
+            Event::MemoryRead(result) => self.memory_read(result, now),
         }
         std::mem::take(&mut self.effects)
     }
@@ -432,10 +466,11 @@ impl Life {
         match report {
             Report::Hello { version, kernel, booted, .. } => {
                 self.agent = Some((version, kernel));
-                self.agent_began_anew();
+                self.agent_began_anew(now);
                 if let State::Booting { greeted, .. } = &mut self.state {
                     *greeted = true;
                     if booted {
+                        self.go_on_from_memory();
                         self.ready(now);
                     } else {
                         let boot = Box::new(self.terms.guest.clone());
@@ -558,6 +593,9 @@ impl Life {
     /// Decides why the VMM ended, once the link has passed on all that the guest said before.
     fn judge(&mut self, now: Instant) {
         let Some((how, patience)) = self.vmm_exit.clone() else { return };
+        if self.waits_for_memory() && now < patience {
+            return;
+        }
         if !self.port_closed && self.alive.contains(&Role::Link) && now < patience {
             return;
         }
@@ -576,6 +614,10 @@ impl Life {
             }
             Some(true) => failed("the guest's kernel stopped without shutting down (a panic?)"),
             Some(false) => failed("the guest powered off without its agent"),
+            None if self.resuming.is_some() => {
+                self.hopeless = true;
+                failed(&self.not_resumed(&format!("{} {how}", Role::Vmm.describe())))
+            }
             None => {
                 failed(&share_at_fault.unwrap_or_else(|| format!("{} {how}", Role::Vmm.describe())))
             }
@@ -657,7 +699,7 @@ impl Life {
                     self.effects.push(Effect::Execute(true));
                 }
                 self.order(Order::Shutdown);
-                self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
+                self.begin_stopping(outcome, now + self.terms.stop_deadline, false, now);
             }
             // Nobody there to ask.
             _ => self.kill(outcome, now),
@@ -673,13 +715,13 @@ impl Life {
             return;
         }
         self.effects.push(Effect::Kill);
-        self.begin_stopping(outcome, now + EXIT_DEADLINE, true);
+        self.begin_stopping(outcome, now + EXIT_DEADLINE, true, now);
         if self.alive.is_empty() {
             self.over(now);
         }
     }
 
-    fn begin_stopping(&mut self, outcome: Outcome, deadline: Instant, killed: bool) {
+    fn begin_stopping(&mut self, outcome: Outcome, deadline: Instant, killed: bool, now: Instant) {
         let failure = Failure::Ended {
             reason: match &outcome {
                 Outcome::Stopped { why } => why.clone(),
@@ -701,7 +743,7 @@ impl Life {
                 self.refuse(id, failure.clone());
             }
         }
-        self.end_snapshot(&failure);
+        self.end_snapshot(&failure, now);
     }
 
     fn reply_stopped(&mut self) {

@@ -1,6 +1,6 @@
 //! QMP: the little that is said to QEMU and heard from it.
 //!
-//! QEMU may have been taken over by its guest, so its lines are bounded and only five things are
+//! QEMU may have been taken over by its guest, so its lines are bounded and only six things are
 //! understood. See QEMU's `docs/interop/qmp-spec`.
 
 use std::collections::VecDeque;
@@ -40,6 +40,7 @@ struct Data {
     id: Option<String>,
     open: Option<bool>,
     reason: Option<String>,
+    status: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -220,6 +221,11 @@ fn understand(line: &[u8]) -> Option<Word> {
         "VSERPORT_CHANGE" if line.data.id.as_deref() == Some(PORT_ID) => {
             line.data.open.map(Event::PortOpened)
         }
+        "MIGRATION" => match line.data.status.as_deref() {
+            Some("completed") => Some(Event::MemoryWritten(true)),
+            Some("failed" | "cancelled") => Some(Event::MemoryWritten(false)),
+            _ => None,
+        },
         _ => None,
     };
     event.map(Word::Event)
@@ -245,7 +251,12 @@ mod tests {
         assert!(matches!(event(off), Some(Event::GuestStopped { reset: false })));
         let port = br#"{"event":"VSERPORT_CHANGE","data":{"open":true,"id":"agent-port"}}"#;
         assert!(matches!(event(port), Some(Event::PortOpened(true))));
+        let written = br#"{"event":"MIGRATION","data":{"status":"completed"}}"#;
+        assert!(matches!(event(written), Some(Event::MemoryWritten(true))));
+        let failed = br#"{"event":"MIGRATION","data":{"status":"failed"}}"#;
+        assert!(matches!(event(failed), Some(Event::MemoryWritten(false))));
         for other in [
+            &br#"{"event":"MIGRATION","data":{"status":"active"}}"#[..],
             &br#"{"event":"VSERPORT_CHANGE","data":{"open":true,"id":"other"}}"#[..],
             br#"{"return":{}}"#,
             br#"{"QMP":{"version":{}}}"#,

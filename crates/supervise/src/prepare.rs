@@ -28,6 +28,7 @@ pub use error::PrepareError;
 
 use crate::configuration;
 use crate::disks;
+use crate::memory::{self, OpenMemory};
 use crate::secrets::OpenSecret;
 use crate::shares::{self, OpenShare};
 use crate::volumes::{OpenVolume, Passphrases};
@@ -114,6 +115,8 @@ pub struct Prepared<'w> {
     pub(crate) secrets: Vec<OpenSecret>,
     /// The folders it shares, each the one that was looked at until this is dropped.
     pub(crate) shares: Vec<OpenShare>,
+    /// The kept memory its guest goes on from; none when it boots.
+    pub(crate) memory: Option<OpenMemory>,
     /// User ids that may use the control socket besides the owner.
     pub users: Vec<u32>,
 }
@@ -376,7 +379,7 @@ impl World {
         };
         let shares = shares::open(compartment, self.settings())?;
         // A fresh disposable has nothing that lasts.
-        let (volumes, volume_parts) = match (target, purpose) {
+        let (mut volumes, volume_parts) = match (target, purpose) {
             (Target::Fresh { .. }, _) => (vec![], vec![]),
             (Target::Declared(_), Purpose::Print) => (vec![], self.volumes_to_be(compartment)?),
             (Target::Declared(_), Purpose::Start) => {
@@ -390,7 +393,12 @@ impl World {
             // It has to be there, and nobody wants to read it.
             allocator.clear();
         }
-        let request = Request {
+        let resume = match target {
+            Target::Fresh { .. } => None,
+            Target::Declared(_) => self.wanted_memory(compartment)?,
+        };
+        let mut request = Request {
+            resume,
             compartment,
             engine,
             volumes: volume_parts,
@@ -406,7 +414,15 @@ impl World {
             run_directory: self.run_directory(&target.name()),
             log_directory: log_directory.clone(),
         };
-        let (plan, without_kvm) = plans(&request, &facts)?;
+        let (mut plan, mut without_kvm) = plans(&request, &facts)?;
+        let mut memory = None;
+        if let (Some(resume), Purpose::Start) = (&request.resume, purpose) {
+            let place = self.memory_place(compartment)?;
+            memory = Some(memory::revert(&place, &plan, resume, &mut volumes)?);
+            let parts = volumes.iter().map(OpenVolume::parts);
+            request.volumes = parts.collect::<Result<_, _>>()?;
+            (plan, without_kvm) = plans(&request, &facts)?;
+        }
         let users = compartment.users.iter().filter_map(|name| user_id(name.as_str()));
         Ok(Prepared {
             request,
@@ -418,6 +434,7 @@ impl World {
             volumes,
             secrets,
             shares,
+            memory,
             users: users.collect(),
             facts,
         })
@@ -457,7 +474,9 @@ pub(crate) fn plans(
     facts: &HostFacts,
 ) -> Result<(Plan, Option<Plan>), Refusal> {
     let plan = casemate_plan::plan(request, facts)?;
-    let may_do_without = plan.acceleration == "kvm" && request.engine.accel == Accel::Auto;
+    let may_do_without = plan.acceleration == "kvm"
+        && request.engine.accel == Accel::Auto
+        && request.resume.is_none();
     let without_kvm =
         may_do_without.then(|| casemate_plan::plan(request, &facts.clone().without_kvm()));
     Ok((plan, without_kvm.transpose()?))

@@ -3,6 +3,7 @@
 //! One thread. Everything that can happen arrives in one `select`, becomes an [`Event`], and the
 //! effects that come back are carried out before the next event is looked at.
 
+mod memory;
 mod snapshot;
 
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
+use crate::memory::{OpenMemory, Place};
 use crate::monitor;
 use crate::prepare;
 use crate::secrets::OpenSecret;
@@ -69,6 +71,10 @@ pub(crate) struct Assignment<'w> {
     pub(crate) _shares: Vec<OpenShare>,
     /// Users besides the owner who may use the control socket.
     pub(crate) users: Vec<u32>,
+    /// The kept memory its guest goes on from, the first time it is launched.
+    pub(crate) memory: Option<OpenMemory>,
+    /// Where memories are kept.
+    pub(crate) memory_place: Place,
 }
 
 /// One supervisor at work.
@@ -198,6 +204,7 @@ fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
         restart: plan.restart,
         health_check: plan.health_check.clone(),
         notes: plan.notes.clone(),
+        resume: plan.resume.as_ref().map(|resume| resume.snapshot.clone()),
     }
 }
 
@@ -268,7 +275,7 @@ impl Runtime<'_> {
                 .map_err(|error| crate::chain(&error))
         });
         match result {
-            Ok(Ends { orders, monitor }) => {
+            Ok(Ends { orders, monitor, memory }) => {
                 self.orders = Some(orders);
                 self.waiting_orders.clear();
                 let (commands, receiver) = mpsc::unbounded_channel();
@@ -279,6 +286,9 @@ impl Runtime<'_> {
                     self.execute(monitor::Command::Continue);
                 }
                 self.tell(Event::Launched);
+                if let Some(vmm) = memory {
+                    self.read_memory(vmm);
+                }
             }
             Err(reason) => {
                 let effects = self.life.could_not_launch(reason, Instant::now());
@@ -434,7 +444,11 @@ impl Runtime<'_> {
                 Effect::RelaunchWithoutKvm => self.relaunch_without_kvm(),
                 Effect::Log(true, text) => tracing::warn!("{text}"),
                 Effect::Log(false, text) => tracing::info!("{text}"),
-                Effect::PrepareSnapshot { number, name } => self.prepare_snapshot(number, &name),
+                Effect::PrepareSnapshot { number, name, memory } => {
+                    self.prepare_snapshot(number, &name, memory);
+                }
+                Effect::WriteMemory { number } => self.write_memory(number),
+                Effect::Resumed => self.resumed(),
                 Effect::SwitchLayers { number } => self.switch_layers(number),
                 Effect::KeepSnapshot { number } => self.keep_snapshot(number),
                 Effect::DropSnapshot { number } => self.drop_snapshot(number),
@@ -510,6 +524,7 @@ impl Runtime<'_> {
         let parts = self.assignment.volumes.iter().map(OpenVolume::parts);
         let parts = parts.collect::<Result<_, _>>().map_err(|error| crate::chain(&error))?;
         self.assignment.request.volumes = parts;
+        self.assignment.request.resume = None;
         let (plan, without_kvm) = prepare::plans(&self.assignment.request, &self.assignment.facts)
             .map_err(|error| crate::chain(&error))?;
         (self.assignment.plan, self.assignment.plan_without_kvm) = match without_kvm {

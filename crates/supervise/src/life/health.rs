@@ -189,7 +189,7 @@ impl Life {
                     // What it still has to write, it may.
                     let outcome = Outcome::Failed { reason };
                     self.order(Order::Shutdown);
-                    self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
+                    self.begin_stopping(outcome, now + self.terms.stop_deadline, false, now);
                 }
             }
         }

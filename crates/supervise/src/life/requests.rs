@@ -97,7 +97,7 @@ impl Life {
                     self.refuse(id, Failure::NoSuchSession);
                 }
             }
-            Request::Snapshot(snapshot) => self.begin_snapshot(id, snapshot.name, now),
+            Request::Snapshot(snapshot) => self.begin_snapshot(id, snapshot, now),
         }
     }
 

@@ -55,7 +55,7 @@ impl Life {
                 }
                 self.order(Order::Shutdown);
                 let outcome = Outcome::Failed { reason };
-                self.begin_stopping(outcome, now + self.terms.stop_deadline, false);
+                self.begin_stopping(outcome, now + self.terms.stop_deadline, false, now);
             }
             _ => self.fail(reason, now),
         }

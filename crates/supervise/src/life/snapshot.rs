@@ -1,4 +1,5 @@
-//! The part of a life that takes a snapshot of the running compartment's volumes.
+//! The part of a life that takes a snapshot of the running compartment's volumes, and of its memory
+//! ([`super::memory`]) where that is asked for.
 //!
 //! ```text
 //!             layers are there        guest holds still        QEMU writes to them
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use casemate_link::orders::Order;
 
 use super::{Effect, Life, RequestId, State};
-use crate::control::Failure;
+use crate::control::{Failure, Snapshot};
 
 /// For making the layers known to QEMU, which takes milliseconds.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,14 +29,19 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(15);
 /// For QEMU to finish what it writes and go over.
 const SWITCH_DEADLINE: Duration = Duration::from_secs(15);
 
+/// For writing the memory of the guest, which stands still meanwhile: 64 GiB at 100 MiB/s.
+const WRITE_DEADLINE: Duration = Duration::from_secs(660);
+
 /// What the guest is asked to hold still for, from when it hears of it.
 const HOLD: Duration = Duration::from_secs(30);
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Preparing,
     Freezing,
+    /// The guest is stopped, and its memory is written.
+    Writing,
     Switching,
     /// Whoever wanted it was told that it failed.
     Late,
@@ -44,10 +50,16 @@ enum Stage {
 /// A snapshot that is being taken.
 #[derive(Debug)]
 pub(super) struct Shot {
-    number: u32,
+    pub(super) number: u32,
     requester: Option<RequestId>,
     name: String,
-    stage: Stage,
+    /// The memory is kept too.
+    memory: bool,
+    /// QEMU has written all of it.
+    pub(super) written: bool,
+    /// All that was written is encrypted and on the disk.
+    pub(super) encrypted: bool,
+    pub(super) stage: Stage,
     deadline: Instant,
     /// The guest was asked to hold still then.
     asked: Instant,
@@ -70,12 +82,25 @@ impl Shot {
 }
 
 impl Life {
-    pub(super) fn begin_snapshot(&mut self, id: RequestId, name: String, now: Instant) {
+    pub(super) fn begin_snapshot(&mut self, id: RequestId, wanted: Snapshot, now: Instant) {
+        let Snapshot { name, memory } = wanted;
         match &self.state {
             _ if self.shot.is_some() => {
                 self.refuse(id, Failure::WrongState { state: "taking a snapshot".into() });
             }
-            State::Running if self.terms.guest.volumes.is_empty() => {
+            State::Running if memory && !self.terms.guest.shares.is_empty() => {
+                let reason =
+                    "folders of the host are shared with it, and what it has open there is \
+                              no part of its memory"
+                        .into();
+                let hint = Some("without --memory its volumes are kept".into());
+                self.refuse(id, Failure::Failed { reason, hint });
+            }
+            State::Running if memory && self.terms.fresh => {
+                let reason = "it is a fresh disposable, of which nothing is kept".into();
+                self.refuse(id, Failure::Failed { reason, hint: None });
+            }
+            State::Running if self.terms.guest.volumes.is_empty() && !memory => {
                 let reason = "it has no volumes".into();
                 self.refuse(id, Failure::Failed { reason, hint: None });
             }
@@ -86,12 +111,15 @@ impl Life {
                     number,
                     requester: Some(id),
                     name: name.clone(),
+                    memory,
+                    written: false,
+                    encrypted: false,
                     stage: Stage::Preparing,
                     deadline: now + PREPARE_DEADLINE,
                     asked: now,
                     held: true,
                 });
-                self.effects.push(Effect::PrepareSnapshot { number, name });
+                self.effects.push(Effect::PrepareSnapshot { number, name, memory });
             }
             State::Stopping { .. } | State::Over(_) => self.refuse_late(id),
             State::Preparing | State::Booting { .. } | State::Paused | State::Waiting { .. } => {
@@ -109,7 +137,14 @@ impl Life {
                 (shot.stage, shot.asked) = (Stage::Freezing, now);
                 shot.deadline = now + FREEZE_DEADLINE;
                 let milliseconds = HOLD.as_millis() as u32;
-                self.order(Order::Freeze { id: number, milliseconds });
+                let memory = shot.memory;
+                self.order(Order::Freeze { id: number, milliseconds, memory });
+            }
+            // What it has begun is told of when it is over.
+            (Stage::Writing, Ok(())) => {}
+            // The guest stands still, and goes on when the snapshot is kept.
+            (Stage::Switching | Stage::Late, Ok(())) if shot.memory => {
+                self.effects.push(Effect::KeepSnapshot { number });
             }
             (Stage::Switching | Stage::Late, Ok(())) => {
                 let still = now.duration_since(shot.asked).as_millis();
@@ -120,7 +155,7 @@ impl Life {
             }
             // It has answered to what was never asked.
             (Stage::Freezing, Ok(())) => {}
-            (_, Err(reason)) => self.fail_snapshot(&reason, None),
+            (_, Err(reason)) => self.fail_snapshot(&reason, None, now),
         }
     }
 
@@ -129,22 +164,30 @@ impl Life {
         let waits = |shot: &&mut Shot| shot.number == id && shot.stage == Stage::Freezing;
         let Some(shot) = self.shot.as_mut().filter(waits) else { return };
         match failure {
-            None => {
-                (shot.stage, shot.deadline) = (Stage::Switching, now + SWITCH_DEADLINE);
-                self.effects.push(Effect::SwitchLayers { number: id });
+            None if shot.memory => {
+                (shot.stage, shot.deadline) = (Stage::Writing, now + WRITE_DEADLINE);
+                self.effects.push(Effect::WriteMemory { number: id });
             }
+            None => self.begin_switch(now),
             Some(reason) => {
                 let reason = format!("the guest could not hold its volumes still: {reason}");
-                self.fail_snapshot(&reason, stop_hint());
+                self.fail_snapshot(&reason, stop_hint(), now);
             }
         }
     }
 
+    /// Lets QEMU go over to the new layers.
+    pub(super) fn begin_switch(&mut self, now: Instant) {
+        let Some(shot) = self.shot.as_mut() else { return };
+        (shot.stage, shot.deadline) = (Stage::Switching, now + SWITCH_DEADLINE);
+        self.effects.push(Effect::SwitchLayers { number: shot.number });
+    }
+
     /// The agent has begun anew, so nothing of it is frozen any more.
-    pub(super) fn agent_began_anew(&mut self) {
+    pub(super) fn agent_began_anew(&mut self, now: Instant) {
         match &mut self.shot {
             Some(shot) if shot.stage == Stage::Freezing => {
-                self.fail_snapshot("the guest's agent began anew meanwhile", None);
+                self.fail_snapshot("the guest's agent began anew meanwhile", None, now);
             }
             Some(shot) => shot.held = false,
             None => {}
@@ -154,7 +197,13 @@ impl Life {
     /// It was written down that the snapshot is taken, or could not be.
     pub(super) fn kept(&mut self, number: u32, result: Result<(), String>, now: Instant) {
         let Some(shot) = self.shot.take_if(|shot| shot.number == number) else { return };
-        let held = shot.held && now.duration_since(shot.asked) < HOLD;
+        // A stopped guest holds still for certain.
+        let held = shot.held && (shot.memory || now.duration_since(shot.asked) < HOLD);
+        if shot.memory {
+            let still = now.duration_since(shot.asked).as_millis();
+            self.log(false, format!("the guest stood still for {still} ms"));
+            self.run_on(now);
+        }
         let (name, late) = (&shot.name, shot.stage == Stage::Late);
         match &result {
             Ok(()) => self.log(late, format!("snapshot {name} is taken")),
@@ -174,6 +223,10 @@ impl Life {
                 }
                 self.effects.push(Effect::Reply(id, Ok(progress)));
             }
+            Err(reason) if shot.memory => {
+                let reason = format!("the volumes are kept, but {reason}");
+                self.refuse(id, Failure::Failed { reason, hint: None });
+            }
             Err(reason) => {
                 let reason = format!("the snapshot is there when the compartment stops: {reason}");
                 self.refuse(id, Failure::Failed { reason, hint: stop_hint() });
@@ -189,17 +242,30 @@ impl Life {
         match shot.stage {
             Stage::Preparing => {
                 let seconds = PREPARE_DEADLINE.as_secs();
-                self.fail_snapshot(&format!("the VMM did not answer within {seconds} s"), None);
+                self.fail_snapshot(
+                    &format!("the VMM did not answer within {seconds} s"),
+                    None,
+                    now,
+                );
+            }
+            Stage::Writing => {
+                let seconds = WRITE_DEADLINE.as_secs();
+                let reason = format!("the memory was not written within {seconds} s");
+                self.fail_snapshot(&reason, None, now);
             }
             Stage::Freezing => {
                 let seconds = FREEZE_DEADLINE.as_secs();
                 let reason = format!("the guest did not hold its volumes still within {seconds} s");
-                self.fail_snapshot(&reason, stop_hint());
+                self.fail_snapshot(&reason, stop_hint(), now);
             }
             Stage::Switching | Stage::Late => {
                 shot.stage = Stage::Late;
                 let requester = shot.requester.take();
-                self.order(Order::Thaw);
+                // One that was stopped goes on with the answer: what it wrote before would be in
+                // layers of which nobody knows.
+                if !shot.memory {
+                    self.order(Order::Thaw);
+                }
                 let seconds = SWITCH_DEADLINE.as_secs();
                 let reason = format!(
                     "the VMM did not answer within {seconds} s; whether there is a snapshot shows \
@@ -214,10 +280,16 @@ impl Life {
     }
 
     /// The compartment is about to end. What QEMU was told to do may still be done.
-    pub(super) fn end_snapshot(&mut self, failure: &Failure) {
-        let begun = |shot: &mut Shot| matches!(shot.stage, Stage::Preparing | Stage::Freezing);
+    pub(super) fn end_snapshot(&mut self, failure: &Failure, now: Instant) {
+        let begun = |shot: &mut Shot| {
+            matches!(shot.stage, Stage::Preparing | Stage::Freezing | Stage::Writing)
+        };
         if let Some(shot) = self.shot.take_if(begun) {
             self.effects.push(Effect::DropSnapshot { number: shot.number });
+            if shot.stage == Stage::Writing {
+                // To shut down it has to run.
+                self.run_on(now);
+            }
             if let Some(id) = shot.requester {
                 self.refuse(id, failure.clone());
             }
@@ -235,12 +307,16 @@ impl Life {
     }
 
     /// Nothing has happened, and what was prepared for it goes.
-    fn fail_snapshot(&mut self, reason: &str, hint: Option<String>) {
+    pub(super) fn fail_snapshot(&mut self, reason: &str, hint: Option<String>, now: Instant) {
         let Some(shot) = self.shot.take() else { return };
-        if shot.stage != Stage::Preparing {
+        let stopped = shot.memory && !matches!(shot.stage, Stage::Preparing | Stage::Freezing);
+        if shot.stage != Stage::Preparing && !stopped {
             self.order(Order::Thaw);
         }
         self.effects.push(Effect::DropSnapshot { number: shot.number });
+        if stopped {
+            self.run_on(now);
+        }
         self.log(true, format!("snapshot {} is not taken: {reason}", shot.name));
         if let Some(id) = shot.requester {
             self.refuse(id, Failure::Failed { reason: reason.into(), hint });

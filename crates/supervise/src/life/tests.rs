@@ -44,6 +44,7 @@ fn terms() -> Terms {
         restart: Restart::No,
         health_check: None,
         notes: vec![],
+        resume: None,
     }
 }
 
@@ -740,7 +741,7 @@ fn event(op: &Op, id: RequestId) -> Option<Event> {
         Op::VmmExits => Event::Exited(Role::Vmm, "ended".into()),
         Op::LinkExits => Event::Exited(Role::Link, "ended".into()),
         Op::Terminate => Event::Terminate,
-        Op::Snapshot => request(Request::Snapshot(Snapshot { name: "x".into() })),
+        Op::Snapshot => request(Request::Snapshot(Snapshot { name: "x".into(), memory: false })),
         Op::Machine(snapshot, good) => {
             Event::MachineDid { snapshot: *snapshot, result: result(*good) }
         }

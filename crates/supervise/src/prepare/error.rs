@@ -12,6 +12,7 @@ use casemate_volume::VolumeError;
 use super::LONGEST_FILE;
 use crate::configuration::ConfigurationError;
 use crate::disks::DiskError;
+use crate::memory::MemoryError;
 use crate::secrets::SecretError;
 use crate::shares::ShareError;
 use crate::volumes::PassphraseNeeded;
@@ -105,6 +106,12 @@ pub enum PrepareError {
     /// A volume.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A kept memory does not go on here.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// What names a kept memory is no name of a snapshot.
+    #[error("could not understand which memory is meant by {}", .0.display())]
+    Unreadable(PathBuf),
     /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretError),

@@ -12,6 +12,7 @@ use nix::libc;
 use serde_json::Value;
 
 use super::Runtime;
+use super::memory::Keeping;
 use crate::chain;
 use crate::life::Event;
 use crate::monitor::{Ask, Command};
@@ -25,9 +26,10 @@ const FIRST_SET: u32 = 100_000;
 pub(super) struct Shot {
     number: u32,
     layers: Vec<NewLayer>,
+    memory: Option<Keeping>,
 }
 
-type Commands = VecDeque<(Value, Option<OwnedFd>)>;
+pub(super) type Commands = VecDeque<(Value, Option<OwnedFd>)>;
 
 impl Runtime<'_> {
     /// The nodes the volumes' disks write to at first.
@@ -35,8 +37,8 @@ impl Runtime<'_> {
         self.assignment.plan.guest.volumes.iter().map(|volume| volume.serial.clone()).collect()
     }
 
-    pub(super) fn prepare_snapshot(&mut self, number: u32, name: &str) {
-        match self.make_layers(number, name) {
+    pub(super) fn prepare_snapshot(&mut self, number: u32, name: &str, memory: bool) {
+        match self.make_layers(number, name, memory) {
             Ok(commands) => self.ask(number, commands),
             Err(reason) => {
                 let result = Err(reason);
@@ -48,8 +50,12 @@ impl Runtime<'_> {
     }
 
     /// Makes the layers and what tells QEMU of them; nothing is left when that fails.
-    fn make_layers(&mut self, number: u32, name: &str) -> Result<Commands, String> {
+    fn make_layers(&mut self, number: u32, name: &str, memory: bool) -> Result<Commands, String> {
         let name: SnapshotName = name.parse().map_err(|error| chain(&error))?;
+        let (memory, written) = match memory {
+            true => self.make_memory(number, &name).map(|(keeping, told)| (Some(keeping), told))?,
+            false => (None, Commands::new()),
+        };
         let paths = casemate_volume::prepare(&mut self.locked(), &name, false)
             .map_err(|error| chain(&error))?;
         let (mut commands, mut layers) = (Commands::new(), Vec::new());
@@ -74,7 +80,8 @@ impl Runtime<'_> {
             commands.extend(layer.add().into_iter().zip(descriptors));
             layers.push(layer);
         }
-        self.shot = Some(Shot { number, layers });
+        commands.extend(written);
+        self.shot = Some(Shot { number, layers, memory });
         Ok(commands)
     }
 
@@ -89,8 +96,12 @@ impl Runtime<'_> {
     pub(super) fn keep_snapshot(&mut self, number: u32) {
         let Some(shot) = self.shot.take_if(|shot| shot.number == number) else { return };
         self.nodes = shot.layers.into_iter().map(|layer| layer.node).collect();
+        let taken = casemate_volume::prepared_at(&self.locked());
+        // Before the volumes: a memory without them is none, and they with it are one.
+        let memory = shot.memory.map_or(Ok(()), |keeping| self.keep_memory(keeping, taken));
         let result =
             casemate_volume::keep_prepared(&mut self.locked()).map_err(|error| chain(&error));
+        let result = memory.and(result);
         self.tell(Event::SnapshotKept { snapshot: number, result });
     }
 
@@ -101,6 +112,9 @@ impl Runtime<'_> {
         for command in shot.layers.iter().flat_map(NewLayer::remove) {
             // Each for itself: what was not added cannot be removed.
             self.ask(0, Commands::from([(command, None)]));
+        }
+        if shot.memory.is_some() {
+            self.forget_memory();
         }
         self.drop_prepared();
     }
@@ -125,7 +139,7 @@ impl Runtime<'_> {
         self.assignment.volumes.iter_mut().map(|volume| &mut volume.locked).collect()
     }
 
-    fn ask(&self, snapshot: u32, commands: Commands) {
+    pub(super) fn ask(&self, snapshot: u32, commands: Commands) {
         self.execute(Command::Ask(Ask { snapshot, commands }));
     }
 }

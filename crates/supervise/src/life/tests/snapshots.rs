@@ -10,7 +10,10 @@ fn with_volume() -> Terms {
 
 impl Stage {
     fn snapshot(&mut self, id: RequestId) -> Vec<Effect> {
-        self.tell(Event::Request(id, Request::Snapshot(Snapshot { name: "x".into() })))
+        self.tell(Event::Request(
+            id,
+            Request::Snapshot(Snapshot { name: "x".into(), memory: false }),
+        ))
     }
 
     fn machine_did(&mut self, snapshot: u32, result: Result<(), String>) -> Vec<Effect> {
