@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::control::{HangUp, Signal, Snapshot, Stop, View};
 
+mod memory;
 mod snapshots;
 
 fn terms() -> Terms {
@@ -672,6 +673,9 @@ enum Op {
     Snapshot,
     Machine(u32, bool),
     Frozen(u32, bool),
+    Keep,
+    Written(bool),
+    Encrypted(u32, bool),
     Wait(u64),
 }
 
@@ -704,6 +708,9 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Op::Snapshot),
         (0..4u32, any::<bool>()).prop_map(|(number, good)| Op::Machine(number, good)),
         (0..4u32, any::<bool>()).prop_map(|(number, good)| Op::Frozen(number, good)),
+        Just(Op::Keep),
+        any::<bool>().prop_map(Op::Written),
+        (0..4u32, any::<bool>()).prop_map(|(number, good)| Op::Encrypted(number, good)),
         (0..100u64).prop_map(Op::Wait),
     ]
 }
@@ -747,6 +754,11 @@ fn event(op: &Op, id: RequestId) -> Option<Event> {
         }
         Op::Frozen(id, good) => {
             Event::Report(Report::Frozen { id: *id, failure: result(*good).err() })
+        }
+        Op::Keep => request(Request::Snapshot(Snapshot { name: "x".into(), memory: true })),
+        Op::Written(good) => Event::MemoryWritten(*good),
+        Op::Encrypted(snapshot, good) => {
+            Event::MemoryEncrypted { snapshot: *snapshot, result: result(*good) }
         }
         Op::Wait(_) => return None,
     })
@@ -823,7 +835,8 @@ proptest! {
             }
             let id = id as RequestId;
             if matches!(op, Op::Start | Op::Run { .. } | Op::Stop { .. } | Op::Pause | Op::Resume
-                | Op::View | Op::Signal(_) | Op::HangUp(_) | Op::Snapshot)
+                | Op::View | Op::Signal(_) | Op::HangUp(_) | Op::Snapshot
+                | Op::Keep)
             {
                 asked.insert(id);
             }

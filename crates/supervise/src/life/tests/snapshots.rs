@@ -30,11 +30,15 @@ impl Stage {
     }
 }
 
-fn words(effects: &[Effect]) -> Vec<&'static str> {
+pub(super) fn words(effects: &[Effect]) -> Vec<&'static str> {
     let word = |effect: &Effect| match effect {
         Effect::PrepareSnapshot { .. } => "prepare",
         Effect::Order(Order::Freeze { .. }, _) => "freeze",
         Effect::SwitchLayers { .. } => "switch",
+        Effect::WriteMemory { .. } => "write",
+        Effect::Execute(true) => "run",
+        Effect::Resumed => "resumed",
+        Effect::Order(Order::Knock, _) => "knock",
         Effect::Order(Order::Thaw, _) => "thaw",
         Effect::KeepSnapshot { .. } => "keep",
         Effect::DropSnapshot { .. } => "drop",
