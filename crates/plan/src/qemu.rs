@@ -233,6 +233,9 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
         list.switch("-device", format!("{device},chardev=share{index},tag={tag}"));
     }
     if let Some(fd) = machine.incoming {
+        // It tells when it has read all: a guest that stood still when its memory was kept goes on
+        // only when it is told to, and not before.
+        list.switch("-global", "migration.x-events=on");
         list.switch("-incoming", format!("fd:{fd}"));
     }
     // The jail has dropped the user before exec, so nothing needs what these groups forbid.

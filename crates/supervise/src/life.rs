@@ -81,7 +81,8 @@ pub enum Event {
         /// Why not.
         result: Result<(), String>,
     },
-    /// QMP: the guest's memory is written, or (false) is not.
+    /// QMP: the guest's memory is written, or (false) is not; or, of a guest that is to go on from
+    /// one, it is read.
     MemoryWritten(bool),
     /// All that was written of the memory is encrypted and on the disk, or cannot be.
     MemoryEncrypted {
@@ -145,6 +146,8 @@ pub enum Effect {
     },
     /// Fill in clock and seed, and tell the agent that the guest goes on from a kept memory.
     Resumed,
+    /// The memory is in its place: the guest may execute code when the image is known to be good.
+    GoOn,
     /// Let the VMM go over to the new layers; [`Event::MachineDid`] follows.
     SwitchLayers {
         /// The snapshot's number.

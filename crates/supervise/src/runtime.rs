@@ -449,6 +449,9 @@ impl Runtime<'_> {
                 }
                 Effect::WriteMemory { number } => self.write_memory(number),
                 Effect::Resumed => self.resumed(),
+                // When it is not, it goes on with the result of the check.
+                Effect::GoOn if self.image_is_good => self.execute(monitor::Command::Continue),
+                Effect::GoOn => {}
                 Effect::SwitchLayers { number } => self.switch_layers(number),
                 Effect::KeepSnapshot { number } => self.keep_snapshot(number),
                 Effect::DropSnapshot { number } => self.drop_snapshot(number),

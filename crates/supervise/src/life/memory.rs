@@ -25,8 +25,15 @@ pub(super) struct Resuming {
 }
 
 impl Life {
-    /// The VMM has written the memory of the stopped guest.
+    /// The VMM has written the memory of the stopped guest, or read that of one to go on.
     pub(super) fn memory_written(&mut self, good: bool, now: Instant) {
+        if self.resuming.is_some() {
+            // What is wrong with it is told by the end of the VMM.
+            if good {
+                self.effects.push(Effect::GoOn);
+            }
+            return;
+        }
         match &mut self.shot {
             Some(shot) if shot.stage == Stage::Writing && good => {
                 shot.written = true;

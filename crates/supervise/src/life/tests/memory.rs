@@ -138,6 +138,8 @@ fn a_guest_goes_on_when_its_agent_greets_and_is_told_the_time_first() {
     let mut stage = Stage::resuming();
     stage.run(1);
     assert!(stage.tell(Event::MemoryRead(Ok(()))).is_empty());
+    let effects = stage.tell(Event::MemoryWritten(true));
+    assert!(matches!(effects[..], [Effect::GoOn]), "{effects:?}");
     let effects = stage.tell(again());
     assert_eq!(words(&effects)[0], "resumed", "{effects:?}");
     assert!(opened(&effects).is_some());
