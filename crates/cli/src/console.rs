@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::arguments::ShellArguments;
 use crate::connect::Supervisor;
 use crate::failure::Problem;
+use crate::lifecycle;
 use crate::terminal::RawMode;
 
 /// Ctrl-], which leaves the console.
@@ -55,7 +56,7 @@ pub(crate) fn shell(
     }
     let name = &arguments.name;
     let socket = crate::event_loop()?.block_on(async {
-        let ready = crate::lifecycle::start_one(world, name, verbose).await;
+        let ready = lifecycle::start_one(world, name, verbose, lifecycle::ATTEMPTS).await;
         ready?;
         view(world, name, true).await
     })?;

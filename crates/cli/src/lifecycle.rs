@@ -14,7 +14,7 @@ use crate::snapshot::not_kept;
 use crate::{console, event_loop, running, say_notes};
 
 /// Times a supervisor that ends without an answer is replaced.
-const ATTEMPTS: u32 = 2;
+pub(crate) const ATTEMPTS: u32 = 2;
 
 /// Starts compartments; the first that fails is reported after the others were tried.
 pub(crate) fn start(world: &World, arguments: &Start, verbose: bool) -> Result<u8, Problem> {
@@ -25,12 +25,18 @@ pub(crate) fn start(world: &World, arguments: &Start, verbose: bool) -> Result<u
     let names = if arguments.autostart { autostart() } else { arguments.names.clone() };
     each(&names, |name| {
         world.compartment(name)?;
-        event_loop()?.block_on(start_one(world, name, verbose))
+        event_loop()?.block_on(start_one(world, name, verbose, ATTEMPTS))
     })
 }
 
-/// Starts one compartment and waits until it is ready.
-pub(crate) async fn start_one(world: &World, name: &str, verbose: bool) -> Result<(), Problem> {
+/// Starts one compartment and waits until it is ready. `again` is how often a supervisor that ends
+/// without an answer is replaced.
+pub(crate) async fn start_one(
+    world: &World,
+    name: &str,
+    verbose: bool,
+    again: u32,
+) -> Result<(), Problem> {
     let target = Target::Declared(name.into());
     let mut progress = Progress::new(format!("starting `{name}`"));
     let mut attempts = 0;
@@ -39,15 +45,19 @@ pub(crate) async fn start_one(world: &World, name: &str, verbose: bool) -> Resul
         say_notes(&supervisor.notes);
         let _console = if verbose { console::show(world, name).await.ok() } else { None };
         let mut state = String::new();
-        if supervisor.send(&Request::Start, vec![], true).await.is_err() {
-            attempts += 1;
-            continue;
+        match supervisor.send(&Request::Start, vec![], true).await {
+            Err(problem) if attempts >= again => return Err(problem),
+            Err(_) => {
+                attempts += 1;
+                continue;
+            }
+            Ok(()) => {}
         }
         loop {
             let answer = tokio::select! {
                 answer = supervisor.receive::<State>() => match answer {
                     // It was just ending, or was killed: once more.
-                    Err(_) if attempts < ATTEMPTS => {
+                    Err(_) if attempts < again => {
                         attempts += 1;
                         break;
                     }
@@ -124,7 +134,7 @@ pub(crate) fn restart(world: &World, names: &[String], verbose: bool) -> Result<
         world.compartment(name)?;
         event_loop()?.block_on(async {
             stop_one(world, name, false).await?;
-            start_one(world, name, verbose).await
+            start_one(world, name, verbose, ATTEMPTS).await
         })
     })
 }

@@ -33,8 +33,18 @@ fn named(text: &str) -> Result<SnapshotName, Problem> {
     text.parse().map_err(|error| Problem::new("could not use the snapshot").because(&error))
 }
 
-/// The volumes of a compartment, taken. One that was never made has no state to keep.
+/// The volumes of a compartment, taken; there must be one.
 fn take(world: &World, name: &str) -> Result<Vec<LockedVolume>, Problem> {
+    let taken = locked(world, name)?;
+    if taken.is_empty() {
+        return Err(Problem::new(format!("compartment `{name}` has no volumes yet"))
+            .hint("they are made at its first start, where its file declares any"));
+    }
+    Ok(taken)
+}
+
+/// The volumes of a compartment, taken. One that was never made has no state to keep.
+fn locked(world: &World, name: &str) -> Result<Vec<LockedVolume>, Problem> {
     let compartment = world.compartment(name)?;
     let volumes = world.volumes()?;
     let mut taken = Vec::new();
@@ -44,10 +54,6 @@ fn take(world: &World, name: &str) -> Result<Vec<LockedVolume>, Problem> {
             Err(VolumeError::NotThere(_)) => {}
             Err(error) => return Err(in_use(compartment, error)),
         }
-    }
-    if taken.is_empty() {
-        return Err(Problem::new(format!("compartment `{name}` has no volumes yet"))
-            .hint("they are made at its first start, where its file declares any"));
     }
     Ok(taken)
 }
@@ -157,10 +163,17 @@ fn go_on(
     memories: &Memories,
 ) -> Result<u8, Problem> {
     memories.want(snapshot).map_err(failed(format!("could not go back to {snapshot}")))?;
-    let started = event_loop()?.block_on(lifecycle::start_one(world, name, false));
-    // Whether or not it came so far: what is asked for now is not for a later start.
-    let _ = memories.forget_wish();
+    // One that ends without an answer may have gone back already; the next would boot.
+    let started = event_loop()?.block_on(lifecycle::start_one(world, name, false, 0));
+    // What is asked for now is not for a later start.
+    let left = memories.wanted().ok().flatten().is_some();
+    memories.forget_wish().map_err(failed(format!("could not go back to {snapshot}")))?;
     started?;
+    if left {
+        let what =
+            format!("could not go back to {snapshot}: somebody has started `{name}` meanwhile");
+        return Err(Problem::new(what).hint("try again: it is stopped first"));
+    }
     outln!("compartment `{name}` goes on from {snapshot}, with its memory");
     Ok(0)
 }
@@ -178,7 +191,7 @@ fn whole_memory(
     if record.volumes.is_empty() {
         return Ok(Some(record));
     }
-    let volumes = take(world, name)?;
+    let volumes = locked(world, name)?;
     let whole = record.is_whole_with(snapshot, &volumes.iter().collect::<Vec<_>>());
     Ok(whole.then_some(record))
 }
@@ -188,8 +201,9 @@ fn delete(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
     let memories = world.memories(world.compartment(name)?)?;
     let memory = memories.find(&snapshot).map_err(failed("could not look at its memory".into()))?;
     let mut volumes = match &memory {
-        Some(record) if record.volumes.is_empty() => Vec::new(),
-        _ => with_snapshot(take(world, name)?, name, &snapshot)?,
+        None => with_snapshot(take(world, name)?, name, &snapshot)?,
+        // It may be alone: the compartment has no volumes, or had others.
+        Some(_) => having(locked(world, name)?, &snapshot),
     };
     // Without the volumes' snapshots it would be of no use.
     if memory.is_some() {
@@ -231,13 +245,17 @@ fn with_snapshot(
     name: &str,
     snapshot: &SnapshotName,
 ) -> Result<Vec<LockedVolume>, Problem> {
-    let has = |volume: &LockedVolume| volume.snapshots().iter().any(|one| one.name == *snapshot);
-    let found: Vec<LockedVolume> = volumes.into_iter().filter(has).collect();
+    let found = having(volumes, snapshot);
     if found.is_empty() {
         return Err(Problem::new(format!("compartment `{name}` has no snapshot `{snapshot}`"))
             .hint(format!("casemate snapshot list {name} shows those there are")));
     }
     Ok(found)
+}
+
+fn having(volumes: Vec<LockedVolume>, snapshot: &SnapshotName) -> Vec<LockedVolume> {
+    let has = |volume: &LockedVolume| volume.snapshots().iter().any(|one| one.name == *snapshot);
+    volumes.into_iter().filter(has).collect()
 }
 
 fn failed(what: String) -> impl Fn(VolumeError) -> Problem {

@@ -344,3 +344,63 @@ fn backing_of(format: &str, below: Option<&str>) -> String {
         _ => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        let mut volume = Disk::shared("volume0", 8);
+        volume.format = "raw";
+        Machine {
+            name: "casemate-work".into(),
+            model: MachineModel::Q35,
+            acceleration: Acceleration::Kvm(KvmDevice::Descriptor(7)),
+            memory_mib: 256,
+            cpus: 1,
+            kernel: "/boot/kernel".into(),
+            initrd: "/boot/initrd".into(),
+            kernel_command_line: "quiet tsc_early_khz=2000 panic=-1".into(),
+            disks: vec![Disk::shared("root", 6), volume],
+            shares: vec![],
+            agent: 3,
+            console: 4,
+            monitor: 5,
+            firmware: None,
+            extra: vec![],
+            incoming: None,
+        }
+    }
+
+    #[test]
+    fn machines_that_differ_by_layers_and_descriptors_have_one_shape() {
+        let mut later = machine();
+        later.disks[1].backing = vec![Backing { descriptor: 8, format: "raw" }];
+        later.disks[1].format = "qcow2";
+        later.disks[1].descriptor = 9;
+        later.incoming = Some(10);
+        later.kernel_command_line = "quiet tsc_early_khz=2001 panic=-1".into();
+        assert_ne!(arguments(&machine()), arguments(&later));
+        assert_eq!(arguments(&machine().shape()), arguments(&later.shape()));
+        let changes: [fn(&mut Machine); 4] = [
+            |machine| machine.memory_mib = 512,
+            |machine| machine.cpus = 2,
+            |machine| drop(machine.disks.pop()),
+            |machine| machine.acceleration = Acceleration::Tcg,
+        ];
+        for change in changes {
+            let mut other = machine();
+            change(&mut other);
+            assert_ne!(arguments(&machine().shape()), arguments(&other.shape()));
+        }
+    }
+
+    #[test]
+    fn a_kept_memory_comes_from_a_descriptor_and_qemu_tells_when_it_is_read() {
+        let without = arguments(&machine()).join(" ");
+        assert!(!without.contains("-incoming") && !without.contains("x-events"));
+        let with = arguments(&Machine { incoming: Some(10), ..machine() }).join(" ");
+        assert!(with.contains("-incoming fd:10"), "{with}");
+        assert!(with.contains("-global migration.x-events=on"), "{with}");
+    }
+}

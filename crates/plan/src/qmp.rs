@@ -119,6 +119,8 @@ mod tests {
         let added = layer(1).add();
         assert_eq!(added[1]["arguments"]["filename"], "/dev/fdset/1001");
         assert_eq!(added[2]["arguments"]["backing"], Value::Null);
+        assert_eq!(prepare_memory()[0]["arguments"]["fdname"], "memory");
+        assert_eq!(write_memory()[1]["arguments"]["uri"], "fd:memory");
         assert_eq!(layer(1).remove()[1]["arguments"]["node-name"], "volume1-1-file");
     }
 }

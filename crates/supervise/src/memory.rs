@@ -1,10 +1,10 @@
 //! Memories of guests: what of a machine must stay the same for one to go on, and going on from one
 //! at a start.
 //!
-//! A wish, written by `casemate snapshot revert`, asks the next start for it. The start checks that
-//! the memory fits, forgets the wish, takes the volumes back to the snapshot, and lets the VMM read the
-//! memory, all under its claim on the compartment: nobody can come between memory and volumes. Until
-//! the wish is forgotten nothing has changed; afterwards a start boots.
+//! A wish, written by `casemate snapshot revert`, asks the next start for it. The start forgets the
+//! wish, checks that the memory fits, takes the volumes back to the snapshot, and lets the VMM read the
+//! memory, all under its claim on the compartment: nobody can come between memory and volumes. What
+//! fails up to the check changes nothing, and whatever fails is not tried again: the next start boots.
 
 use std::fs::File;
 use std::io;
@@ -107,14 +107,13 @@ pub(crate) fn revert(
 ) -> Result<OpenMemory, PrepareError> {
     let name: SnapshotName =
         resume.snapshot.parse().map_err(|_| PrepareError::Unreadable(resume.file.clone()))?;
+    place.memories.forget_wish()?;
     let record = place.memories.find(&name)?;
     let locked: Vec<&LockedVolume> = volumes.iter().map(|volume| &volume.locked).collect();
     let record = record.filter(|record| record.is_whole_with(&name, &locked));
     let record = record.ok_or_else(|| MemoryError::None(name.clone()))?;
     compare(&name, &record, &machine(plan)?)?;
     let file = place.memories.open(&name, &record)?;
-    // From here on a start boots, whatever happens.
-    place.memories.forget_wish()?;
     for volume in volumes {
         if record.volumes.iter().any(|name| volume.locked.id().volume.as_str() == name) {
             volume.locked.revert(&name)?;
