@@ -183,6 +183,9 @@ pub struct Plan {
     /// version, its arguments without what differs from start to start, and the image.
     #[serde(skip)]
     pub machine: Vec<(String, String)>,
+    /// Why the memory of its guest cannot be kept with a snapshot; none when it can.
+    #[serde(skip)]
+    pub memory_refused: Option<&'static str>,
 }
 
 impl Plan {

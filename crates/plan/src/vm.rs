@@ -120,6 +120,7 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         health_check: service::health_check(compartment, request.instance.fresh),
         resume: request.resume.clone(),
         machine: machine.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        memory_refused: memory_refused(compartment, request.instance.fresh),
     })
 }
 
@@ -408,11 +409,32 @@ fn disks(request: &Request<'_>, image_root: PathBuf) -> Disks {
     Disks { machine, descriptors }
 }
 
+/// Why the memory of a guest cannot be kept: what it believes of the world outside of it would not be
+/// taken back with it.
+fn memory_refused(compartment: &Compartment, fresh: bool) -> Option<&'static str> {
+    if fresh {
+        return Some("it is a fresh disposable, of which nothing is kept");
+    }
+    if !compartment.shares.is_empty() {
+        return Some(
+            "folders of the host are shared with it, and what it has open there is no part of its \
+             memory",
+        );
+    }
+    writes_own_disk(compartment)
+        .then_some("it writes to a disk of its own, which no snapshot takes back")
+}
+
+/// It may write to a disk that is no volume.
+fn writes_own_disk(compartment: &Compartment) -> bool {
+    let own_root = compartment.root_disk.is_some() && !compartment.root_disk_readonly;
+    own_root || compartment.additional_disks.iter().any(|disk| !disk.read_only)
+}
+
 /// How large a file of the VMM may grow: its log, its volumes, or disks whose size is their owner's.
 fn file_size(request: &Request<'_>) -> u64 {
     let compartment = request.compartment;
-    let own_root = compartment.root_disk.is_some() && !compartment.root_disk_readonly;
-    if own_root || compartment.additional_disks.iter().any(|disk| !disk.read_only) {
+    if writes_own_disk(compartment) {
         return u64::MAX;
     }
     // With shares the guest's memory is a file, in memory.

@@ -234,6 +234,8 @@ pub struct Terms {
     pub notes: Vec<String>,
     /// The snapshot from whose memory the guest goes on, the first time it is launched.
     pub resume: Option<String>,
+    /// Why the memory of the guest cannot be kept with a snapshot; none when it can.
+    pub memory_refused: Option<&'static str>,
 }
 
 #[derive(Debug)]

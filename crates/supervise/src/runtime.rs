@@ -205,6 +205,7 @@ fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
         health_check: plan.health_check.clone(),
         notes: plan.notes.clone(),
         resume: plan.resume.as_ref().map(|resume| resume.snapshot.clone()),
+        memory_refused: plan.memory_refused,
     }
 }
 

@@ -107,6 +107,24 @@ pub(super) fn snapshots(bed: &mut Bed, count: usize) -> Result<()> {
     for name in &names {
         back.push(timed(bed, &["snapshot", "revert", WITH_VOLUME, name])?);
     }
+    let (mut kept, mut gone_on) = <(Samples, Samples)>::default();
+    for number in 0..count {
+        let name = format!("memory-{number}");
+        quiet(bed, &["start", WITH_VOLUME])?;
+        kept.push(timed(bed, &["snapshot", "create", "--memory", WITH_VOLUME, &name])?);
+        gone_on.push(timed(bed, &["snapshot", "revert", WITH_VOLUME, &name])?);
+        quiet(bed, &["stop", WITH_VOLUME])?;
+        quiet(bed, &["snapshot", "delete", WITH_VOLUME, &name])?;
+    }
+    for (name, samples) in [
+        ("snapshot create --memory, 320 MiB", &kept),
+        ("snapshot revert with memory, from stop to ready", &gone_on),
+    ] {
+        let (median, most) = (samples.median(), samples.quantile(1.0));
+        let text = format!("{median:.0} ms (worst {most:.0})");
+        bed.figures.push(Figure::told(name, text));
+        bed.raw.insert(format!("{name} (ms)"), json!(samples.all()));
+    }
     for (name, samples) in [
         ("snapshot create, 1 GiB, running", &running),
         ("snapshot create, 1 GiB, stopped", &stopped),

@@ -4,10 +4,11 @@
 //! ```text
 //!             layers are there        guest holds still        QEMU writes to them
 //! Preparing ──────────────────▶ Freezing ──────────────▶ Switching ──────────────▶ kept
-//!     │                            │                       │    │ no answer in time
-//!     │ failed, too late           │ refused, too late     │    ▼
-//!     └────────────────────────────┴──▶ dropped ◀──────────┘  Late: kept or dropped by its answer,
-//!                                                refused       else by whoever has the volumes next
+//!     │                            │  └▶ Writing ──────────▲ │    │ no answer in time
+//!     │                            │       │ all of the     │    ▼
+//!     │                            │       │ memory is      │  Late: kept or dropped by its answer,
+//!     │ failed, too late           │       │ on the disk    │        else by whoever has the volumes
+//!     └────────────────────────────┴───────┴──▶ dropped ◀───┘        next
 //! ```
 //!
 //! Until QEMU was told to go over nothing has happened, and dropping is safe. From then on only its
@@ -88,17 +89,11 @@ impl Life {
             _ if self.shot.is_some() => {
                 self.refuse(id, Failure::WrongState { state: "taking a snapshot".into() });
             }
-            State::Running if memory && !self.terms.guest.shares.is_empty() => {
-                let reason =
-                    "folders of the host are shared with it, and what it has open there is \
-                              no part of its memory"
-                        .into();
-                let hint = Some("without --memory its volumes are kept".into());
+            State::Running if memory && self.terms.memory_refused.is_some() => {
+                let reason = self.terms.memory_refused.unwrap_or_default().into();
+                let volumes = !self.terms.guest.volumes.is_empty();
+                let hint = volumes.then(|| "without --memory its volumes are kept".into());
                 self.refuse(id, Failure::Failed { reason, hint });
-            }
-            State::Running if memory && self.terms.fresh => {
-                let reason = "it is a fresh disposable, of which nothing is kept".into();
-                self.refuse(id, Failure::Failed { reason, hint: None });
             }
             State::Running if self.terms.guest.volumes.is_empty() && !memory => {
                 let reason = "it has no volumes".into();

@@ -46,6 +46,7 @@ fn terms() -> Terms {
         health_check: None,
         notes: vec![],
         resume: None,
+        memory_refused: None,
     }
 }
 

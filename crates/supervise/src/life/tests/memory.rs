@@ -120,16 +120,18 @@ fn a_stop_lets_a_guest_that_stands_still_run_so_that_it_can_shut_down() {
 }
 
 #[test]
-fn memory_is_refused_with_shares_and_for_disposables() {
-    let mut shared = with_volume();
-    shared.guest.shares = vec![casemate_wire::ShareMount {
-        tag: "data".into(),
-        mount_point: "/srv".into(),
-        read_only: true,
-    }];
-    for terms in [shared, Terms { fresh: true, ..with_volume() }] {
+fn memory_is_refused_where_the_plan_says_so() {
+    let memory_refused = Some("folders are shared with it");
+    for volumes in [vec![], vec![volume()]] {
+        let mut terms = Terms { memory_refused, ..terms() };
+        terms.guest.volumes = volumes.clone();
         let mut stage = Stage::running(terms);
-        assert!(matches!(failure(&stage.keep(1), 1), Some(Failure::Failed { .. })));
+        let effects = stage.keep(1);
+        let Some(Failure::Failed { reason, hint }) = failure(&effects, 1) else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(reason, "folders are shared with it");
+        assert_eq!(hint.is_some(), !volumes.is_empty());
     }
 }
 
