@@ -176,8 +176,16 @@ fn guest_goes_on_from_its_kept_memory_with_a_time_and_random_numbers_of_its_own(
     // A session's client sees nothing of the life before.
     let status = den.world.status(den.world.name());
     assert_eq!(status["sessions"].as_array().map(Vec::len), Some(0), "{status}");
+    // And a guest that went on may be kept again.
+    write("again");
+    den.snapshot(&["create", "--memory", "t"]).ok();
+    write("later");
+    den.snapshot(&["revert", "t"]).ok();
+    let text = den.world.run(["cat", &format!("{PLACE}/f")]).done().ok();
+    assert_eq!(text.text(), "before\nagain");
     den.world.casemate(["stop", den.world.name()]).within(SHORT).done().ok();
     den.snapshot(&["diff-size", "s"]).ok();
+    den.snapshot(&["delete", "t"]).ok();
     den.snapshot(&["delete", "s"]).ok();
     assert_eq!((den.files(), den.listed().len()), (0, 0));
 }
@@ -209,7 +217,10 @@ fn damaged_or_foreign_memory_is_refused_and_the_compartment_boots() {
     fs::write(&file, &good).expect("written");
     // Another machine.
     den.configure(320, "");
-    den.snapshot(&["revert", "s"]).exits(1).says("the machine is not what it was");
+    let refused = den.snapshot(&["revert", "s"]).exits(1).says("the machine is not what it was");
+    assert!(refused.error().contains("--without-memory"), "{refused}");
+    boots();
+    den.snapshot(&["revert", "--without-memory", "s"]).ok();
     boots();
     den.configure(256, "");
     den.snapshot(&["revert", "s"]).ok();

@@ -24,11 +24,18 @@ use crate::volumes::OpenVolume;
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// There is none with this snapshot.
-    #[error("could not go on from the memory of {0}: none was kept with it")]
-    None(SnapshotName),
+    #[error("could not go on from the memory of {snapshot}: none was kept with it")]
+    None {
+        /// Of whom.
+        compartment: String,
+        /// The snapshot.
+        snapshot: SnapshotName,
+    },
     /// The machine is another.
     #[error("could not go on from the memory of {snapshot}: {what} is not what it was")]
     OtherMachine {
+        /// Of whom.
+        compartment: String,
         /// The snapshot.
         snapshot: SnapshotName,
         /// What differs, with what it was and is where that can be said.
@@ -46,10 +53,12 @@ pub enum MemoryError {
 
 impl MemoryError {
     /// What the user can do.
-    pub fn hint(&self, compartment: &str) -> Option<String> {
+    pub fn hint(&self) -> Option<String> {
         match self {
-            Self::None(_) => Some(format!("casemate snapshot list {compartment} shows those kept")),
-            Self::OtherMachine { snapshot, .. } => Some(format!(
+            Self::None { compartment, .. } => {
+                Some(format!("casemate snapshot list {compartment} shows those kept"))
+            }
+            Self::OtherMachine { compartment, snapshot, .. } => Some(format!(
                 "undo that, or go back without the memory: casemate snapshot revert \
                  --without-memory {compartment} {snapshot}"
             )),
@@ -111,8 +120,10 @@ pub(crate) fn revert(
     let record = place.memories.find(&name)?;
     let locked: Vec<&LockedVolume> = volumes.iter().map(|volume| &volume.locked).collect();
     let record = record.filter(|record| record.is_whole_with(&name, &locked));
-    let record = record.ok_or_else(|| MemoryError::None(name.clone()))?;
-    compare(&name, &record, &machine(plan)?)?;
+    let compartment = &plan.instance.name;
+    let none = || MemoryError::None { compartment: compartment.clone(), snapshot: name.clone() };
+    let record = record.ok_or_else(none)?;
+    compare(compartment, &name, &record, &machine(plan)?)?;
     let file = place.memories.open(&name, &record)?;
     for volume in volumes {
         if record.volumes.iter().any(|name| volume.locked.id().volume.as_str() == name) {
@@ -124,11 +135,16 @@ pub(crate) fn revert(
 
 /// Tells what of a machine is not as it was when its memory was kept.
 fn compare(
+    compartment: &str,
     snapshot: &SnapshotName,
     record: &Record,
     now: &[(String, String)],
 ) -> Result<(), MemoryError> {
-    let differs = |what: String| MemoryError::OtherMachine { snapshot: snapshot.clone(), what };
+    let differs = |what: String| MemoryError::OtherMachine {
+        compartment: compartment.to_owned(),
+        snapshot: snapshot.clone(),
+        what,
+    };
     for (name, was) in &record.machine {
         match now.iter().find(|(other, _)| other == name) {
             Some((_, is)) if is == was => {}
@@ -192,9 +208,9 @@ mod tests {
         let part = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let was = vec![part("QEMU", "7.2.19"), part("the machine", &"a".repeat(64))];
         let record = Record { taken: 1, bytes: 1, volumes: vec![], machine: was.clone() };
-        assert!(compare(&name, &record, &was).is_ok());
+        assert!(compare("work", &name, &record, &was).is_ok());
         let said = |now: Vec<(String, String)>| {
-            compare(&name, &record, &now).expect_err("differs").to_string()
+            compare("work", &name, &record, &now).expect_err("differs").to_string()
         };
         let now = vec![part("QEMU", "8.2.0"), was[1].clone()];
         assert_eq!(

@@ -141,7 +141,8 @@ fn opened(unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
 }
 
 /// Encrypts what comes from `input` into `output`, to the identity in a file, which is made if there
-/// is none. It goes on by itself, and ends with the calling thread.
+/// is none. It goes on by itself, and ends with the calling thread. The encrypted file becomes no
+/// longer than `most` bytes.
 ///
 /// # Errors
 /// [`KeyError::PassphraseNeeded`]: the identity has one, so nobody can tell to whom to encrypt; or
@@ -149,6 +150,7 @@ fn opened(unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
 pub fn encrypting(
     input: OwnedFd,
     output: File,
+    most: u64,
     identity_file: &Path,
 ) -> Result<Streaming, KeyError> {
     make_identity(identity_file)?;
@@ -157,7 +159,7 @@ pub fn encrypting(
         return Err(KeyError::PassphraseNeeded(identity_file.into()));
     }
     let to = identity_file.as_os_str();
-    Ok(AGE.stream(["--encrypt".as_ref(), "--identity".as_ref(), to], input, output)?)
+    Ok(AGE.stream(["--encrypt".as_ref(), "--identity".as_ref(), to], input, output, Some(most))?)
 }
 
 /// Decrypts what comes from `input` into `output`, with the identity in a file. It goes on by itself,
@@ -176,7 +178,7 @@ pub fn decrypting(
         Some(Identity::Plain | Identity::Elsewhere) => {}
     }
     let with = identity_file.as_os_str();
-    Ok(AGE.stream(["--decrypt".as_ref(), "--identity".as_ref(), with], input, output)?)
+    Ok(AGE.stream(["--decrypt".as_ref(), "--identity".as_ref(), with], input, output, None)?)
 }
 
 /// Writes a secret to this file, encrypted to the identity of `unlock`, in place of what is there.

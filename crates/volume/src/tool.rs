@@ -39,6 +39,7 @@ pub(crate) const QEMU_IMG: Tool = Tool { program: "qemu-img", package: "qemu-uti
 pub(crate) const AGE: Tool = Tool { program: "age", package: "age" };
 pub(crate) const AGE_KEYGEN: Tool = Tool { program: "age-keygen", package: "age" };
 const SETPRIV: Tool = Tool { program: "setpriv", package: "util-linux" };
+const PRLIMIT: Tool = Tool { program: "prlimit", package: "util-linux" };
 const SETSID: Tool = Tool { program: "setsid", package: "util-linux" };
 
 /// A program that could not be run, or did not do its work.
@@ -177,7 +178,8 @@ impl Tool {
     }
 
     /// Starts the program between two descriptors; it goes on by itself until [`Streaming::finish`],
-    /// and ends with the thread that called this.
+    /// and ends with the thread that called this. With `most`, a file it writes becomes no longer than
+    /// so many bytes.
     ///
     /// # Errors
     /// It is missing, or cannot be started.
@@ -186,9 +188,14 @@ impl Tool {
         arguments: impl IntoIterator<Item = A>,
         input: impl Into<Stdio>,
         output: impl Into<Stdio>,
+        most: Option<u64>,
     ) -> Result<Streaming, ToolError> {
         let failed = |source| ToolError::Run { program: self.program, source };
-        let mut command = bound(&[self])?;
+        let mut command = bound(&[])?;
+        if let Some(bytes) = most {
+            command.arg(PRLIMIT.find()?).arg(format!("--fsize={bytes}:{bytes}"));
+        }
+        command.arg(self.find()?);
         command.args(arguments).stdin(input).stdout(output);
         Ok(Streaming { tool: self, running: Running::start(command).map_err(failed)? })
     }
@@ -369,6 +376,20 @@ mod tests {
         }
         // This thread is as free as before.
         std::fs::write(other.path().join("file"), "free").expect("written");
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_program_and_is_no_longer_than_it_may_be() {
+        let path = tempfile::NamedTempFile::new().expect("a file");
+        let run = |line: &str| {
+            let output = File::create(path.path()).expect("made");
+            let running = SH.stream(["-c", line], Stdio::null(), output, Some(5000));
+            running.expect("started").finish()
+        };
+        run("head -c 5000 /dev/zero").expect("short enough");
+        assert_eq!(std::fs::metadata(path.path()).expect("there").len(), 5000);
+        run("head -c 5001 /dev/zero || exit 1").expect_err("too long");
+        assert_eq!(std::fs::metadata(path.path()).expect("there").len(), 5000);
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Life {
             }
             return;
         }
+        let may_run = self.may_run();
         match &mut self.shot {
             Some(shot) if shot.stage == Stage::Writing && good => {
                 shot.written = true;
@@ -43,9 +44,14 @@ impl Life {
                 self.fail_snapshot("the VMM could not write the guest's memory", None, now);
             }
             // What was given up is over only now, and the guest could not go on before.
-            None if self.state == State::Running => self.effects.push(Effect::Execute(true)),
+            None if may_run => self.effects.push(Effect::Execute(true)),
             _ => {}
         }
+    }
+
+    /// Nobody has paused it, and nobody has killed it.
+    fn may_run(&self) -> bool {
+        matches!(self.state, State::Running | State::Stopping { killed: false, .. })
     }
 
     /// What was written is on the disk.

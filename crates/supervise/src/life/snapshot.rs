@@ -281,9 +281,12 @@ impl Life {
         };
         if let Some(shot) = self.shot.take_if(begun) {
             self.effects.push(Effect::DropSnapshot { number: shot.number });
-            if shot.stage == Stage::Writing {
+            match shot.stage {
                 // To shut down it has to run.
-                self.run_on(now);
+                Stage::Writing => self.run_on(now),
+                // The link holds back what was said since, that it shall shut down too.
+                Stage::Freezing if shot.memory => self.order(Order::Thaw),
+                _ => {}
             }
             if let Some(id) = shot.requester {
                 self.refuse(id, failure.clone());

@@ -153,10 +153,14 @@ impl PrepareError {
             Self::Volume(VolumeError::InUse { .. }) => {
                 Some("stop the compartment that has it, then start this one again".into())
             }
+            Self::Volume(VolumeError::MemoryDamaged { .. }) => {
+                Some("go back without it: casemate snapshot revert --without-memory".into())
+            }
             Self::GuestFile { .. } => {
                 Some(format!("correct its `source`; at most {} KiB each", LONGEST_FILE / 1024))
             }
             Self::Secret(error) => Some(error.hint()),
+            Self::Memory(error) => error.hint(),
             Self::Disk(error) => Some(error.hint().into()),
             Self::Share(error) => Some(error.hint().into()),
             Self::NoPrograms { .. } => {

@@ -26,6 +26,12 @@ use crate::memory;
 /// signal(7): what ends a program that writes to somebody who has gone.
 const SIGPIPE: i32 = 13;
 
+/// Bytes that the memory of a guest with so many MiB may take on the disk: a VMM that was taken over
+/// may write anything. Beside the memory there are devices and firmware, and 28 bytes to each 64 KiB.
+fn most(mib: u64) -> u64 {
+    (mib + mib / 8 + 256) << 20
+}
+
 /// A machine's parts, once somebody has looked at them.
 type Machine = Arc<OnceLock<Vec<(String, String)>>>;
 
@@ -56,7 +62,8 @@ impl Runtime<'_> {
         let new = place.memories.begin(name).map_err(|error| told(&error))?;
         let output = new.output().map_err(|error| told(&error))?;
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|error| told(&error))?;
-        let running = match age::encrypting(read, output, &place.identity) {
+        let most = most(self.assignment.request.compartment.memory.mib());
+        let running = match age::encrypting(read, output, most, &place.identity) {
             Ok(running) => running,
             Err(KeyError::PassphraseNeeded(path)) => {
                 return Err(format!(

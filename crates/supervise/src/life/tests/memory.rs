@@ -117,6 +117,14 @@ fn a_stop_lets_a_guest_that_stands_still_run_so_that_it_can_shut_down() {
     let mut stage = Stage::writing(with_volume());
     let effects = stage.tell(Event::Request(9, Request::Stop(Stop { force: false })));
     assert_eq!(words(&effects), ["shutdown", "drop", "run", "thaw", "failed"]);
+    assert_eq!(words(&stage.tell(Event::MemoryWritten(false))), ["run"]);
+
+    // The link holds back what it is told behind the freeze.
+    let mut stage = Stage::running(with_volume());
+    stage.keep(1);
+    stage.did(1);
+    let effects = stage.tell(Event::Request(9, Request::Stop(Stop { force: false })));
+    assert_eq!(words(&effects), ["shutdown", "drop", "thaw", "failed"]);
 }
 
 #[test]
