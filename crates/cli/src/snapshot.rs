@@ -7,7 +7,9 @@ use casemate_config::Compartment;
 use casemate_host::clock;
 use casemate_supervise::prepare::World;
 use casemate_volume::memory::Record;
-use casemate_volume::{LockedVolume, Memories, SnapshotName, VolumeError, take_together};
+use casemate_volume::{
+    LockedVolume, Memories, Protection, SnapshotName, VolumeError, take_together,
+};
 
 use crate::arguments::{NameJson, Snapshot};
 use crate::failure::Problem;
@@ -76,6 +78,9 @@ fn create(world: &World, name: &str, snapshot: Option<&str>, memory: bool) -> Re
     let taken = lifecycle::snapshot(world, name, &snapshot, memory);
     if let Some(notes) = event_loop()?.block_on(taken)? {
         crate::say_notes(&notes);
+        if memory {
+            warn_of_identity(world, name)?;
+        }
         let what = if memory { ", with its memory" } else { "" };
         outln!("snapshot {snapshot} of `{name}` is taken{what}");
         return Ok(0);
@@ -90,6 +95,20 @@ fn create(world: &World, name: &str, snapshot: Option<&str>, memory: bool) -> Re
         .map_err(failed(not_kept(name)))?;
     outln!("snapshot {snapshot} of `{name}` is taken");
     Ok(0)
+}
+
+/// Says when a memory, and with it keys that a passphrase protects elsewhere, can be read by whoever has
+/// the disk.
+fn warn_of_identity(world: &World, name: &str) -> Result<(), Problem> {
+    let memories = world.memories(world.compartment(name)?)?;
+    let protection = memories.protection(&world.identity()?);
+    if protection.is_ok_and(|protection| protection == Protection::DeletionOnly) {
+        eprintln!(
+            "note: the age identity lies unprotected on the same file system: who has the disk can \
+             read the memory, and the keys of volumes in it"
+        );
+    }
+    Ok(())
 }
 
 fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {

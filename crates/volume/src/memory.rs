@@ -24,6 +24,8 @@ use tempfile::NamedTempFile;
 use crate::error::{VolumeError, files};
 use crate::folder::synced;
 use crate::name::SnapshotName;
+use crate::protection::Protection;
+use crate::record::KeyKind;
 use crate::volume::LockedVolume;
 
 /// Bytes at the beginning of an encrypted file that hold its key: without them nobody can decrypt the
@@ -88,6 +90,15 @@ impl Memories {
     /// The encrypted file of a snapshot's memory.
     pub fn file(&self, name: &SnapshotName) -> PathBuf {
         self.folder.join(format!("{name}.age"))
+    }
+
+    /// What their encryption is worth to somebody who has the disk, when the age identity is in the
+    /// file `identity`.
+    ///
+    /// # Errors
+    /// The identity or the folder cannot be looked at.
+    pub fn protection(&self, identity: &Path) -> io::Result<Protection> {
+        Protection::of(&KeyKind::Age(identity.into()), identity, &self.folder)
     }
 
     fn record_file(&self, name: &SnapshotName) -> PathBuf {
