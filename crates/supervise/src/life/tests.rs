@@ -632,6 +632,18 @@ fn a_check_that_does_not_end_is_killed_and_has_failed() {
 }
 
 #[test]
+fn no_check_is_made_while_the_guest_takes_no_more_sessions() {
+    let mut stage = Stage::running(Terms { health_check: Some(check()), ..terms() });
+    for id in 0..MAX_SESSIONS as u64 {
+        stage.run(id);
+    }
+    assert_eq!(checks(&stage.wait(0)), None);
+    let stream = *stage.life.sessions.keys().next().expect("a session");
+    stage.check_ends(stream, 0);
+    assert!(checks(&stage.wait(10)).is_some());
+}
+
+#[test]
 fn a_health_check_keeps_no_disposable_alive() {
     let idle_timeout = Some(Duration::from_secs(12));
     let mut stage = Stage::running(Terms { idle_timeout, health_check: Some(check()), ..terms() });
