@@ -242,6 +242,47 @@ fn memory_is_not_kept_where_it_cannot_be() {
     assert_eq!(den.listed().len(), 1);
 }
 
+/// A guest that counts goes on counting, as the same process.
+fn goes_on(den: &Den) {
+    den.count();
+    let before = den.counted().last().expect("counted").clone();
+    den.snapshot(&["create", "--memory", "s"]).ok();
+    den.snapshot(&["revert", "s"]).ok();
+    let goes_on = || den.counted().last().is_some_and(|line| line.1 > before.1).then_some(());
+    until("it to go on", SHORT, goes_on);
+    let counted = den.counted();
+    assert!(counted.iter().all(|line| line.0 == before.0), "another process");
+    assert!(counted.windows(2).all(|pair| pair[0].1 + 1 == pair[1].1), "it began anew");
+}
+
+#[test]
+fn guest_with_systemd_goes_on_too() {
+    let Some(den) = Den::new(here!(), "") else { return };
+    den.configure(512, "guest.init = \"systemd\"");
+    goes_on(&den);
+    let state = den.world.run(["systemctl", "is-system-running"]).done();
+    assert!(["running", "degraded"].contains(&state.text()), "{state}");
+}
+
+#[test]
+fn guest_of_a_microvm_goes_on_too() {
+    let Some(den) = Den::new(here!(), "machine = \"microvm\"") else { return };
+    goes_on(&den);
+}
+
+#[test]
+fn memory_of_a_guest_with_shares_is_refused() {
+    let Some(den) = Den::new(here!(), "") else { return };
+    let folder = den.world.path("shared");
+    fs::create_dir(&folder).expect("made");
+    den.configure(256, &format!("shares = [{{ source = {folder:?}, mount-point = \"/mnt\" }}]"));
+    den.world.start();
+    den.snapshot(&["create", "--memory", "s"]).exits(1).says("shared with it");
+    den.world.run(["true"]).done().ok();
+    assert_eq!(den.listed().len(), 0);
+    den.snapshot(&["create", "s"]).ok();
+}
+
 #[test]
 fn kill_while_the_memory_is_written_leaves_nothing() {
     let Some(den) = Den::new(here!(), "") else { return };

@@ -165,6 +165,30 @@ fn secrets_are_there_for_their_owners_and_nowhere_else() {
 }
 
 #[test]
+fn secret_is_a_credential_of_systemd_too() {
+    if !has(here!(), "age") {
+        return;
+    }
+    let world = World::new(here!(), "");
+    let (name, file) = (world.name(), world.path("word.age").display().to_string());
+    let unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nLoadCredential=word\n\
+                ExecStart=/bin/sh -c 'cat ${CREDENTIALS_DIRECTORY}/word > /run/shown'\n";
+    world.configure(&format!(
+        "[compartment.{name}]\nmemory = 400\nguest.init = \"systemd\"\n\
+         guest.services = [\"show.service\"]\nsecrets.word = {{ file = {file:?} }}\n\n\
+         [compartment.{name}.guest.files.\"/etc/systemd/system/show.service\"]\n\
+         content = {unit:?}\n"
+    ));
+    let secret = format!("{name}/word");
+    world.casemate(["secret", "set", &secret]).input("of systemd").done().ok();
+    world.casemate(["start", name]).within(BUILD).done().ok();
+    let line = "systemctl start show.service && cat /run/shown";
+    let done = world.run_with(["--root"], ["sh", "-c", line]).within(SHORT).done().ok();
+    assert_eq!(done.text(), "of systemd");
+    world.casemate(["stop", name]).within(SHORT).done().ok();
+}
+
+#[test]
 fn secret_that_cannot_be_decrypted_stops_the_start() {
     let Some(world) = secret_world(here!()) else { return };
     for secret in ["own.age", "roots.age"] {

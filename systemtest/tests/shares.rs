@@ -327,6 +327,8 @@ fn end_of_a_file_server_ends_the_compartment_and_is_said() {
     kill(Pid::from_raw(writable.expect("one").pid), Signal::SIGKILL).expect("killed");
     let done = session.within(Duration::from_secs(30)).done().exits(125);
     done.says("the file server of the share `kept` was ended by signal 9");
+    // The client is told at once; the guest has 15 s to end in order.
+    world.await_state("failed");
     world.assert_gone_with(world.name(), &crew);
     let status = world.casemate(["status", world.name()]).done();
     assert!(status.text().contains("share `kept`"), "{status}");

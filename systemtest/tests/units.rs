@@ -21,10 +21,22 @@ fn units_are_printed_and_written() {
     let folder = world.path("units");
     let done = world.casemate(["units", "--output"]).arg(&folder).done().ok();
     assert!(done.error().contains(&format!("casemate@{}.service", world.name())), "{done}");
-    for unit in ["casemate@.socket", "casemate@.service"] {
+    let timed = ["casemate-verify.service", "casemate-verify.timer"];
+    for unit in ["casemate@.socket", "casemate@.service"].iter().chain(&timed) {
         let unit = std::fs::read_to_string(folder.join(unit)).expect("written");
         assert!(text.contains(unit.trim()), "what is printed is what is written");
     }
+    let drop_in = folder.join(format!("casemate@{}.service.d", world.name()));
+    assert!(!drop_in.exists(), "nobody wants it restarted");
+    // A supervisor that was killed comes back where its compartment is to come back.
+    world.configure(&format!("[compartment.{}]\nrestart = \"on-failure\"\n", world.name()));
+    world.casemate(["units", "--output"]).arg(&folder).done().ok();
+    let text = std::fs::read_to_string(drop_in.join("restart.conf")).expect("written");
+    assert!(text.contains("\nRestart=on-abnormal\n"), "{text}");
+    // Who takes the wish back gets rid of it.
+    world.configure(&format!("[compartment.{}]\n", world.name()));
+    world.casemate(["units", "--output"]).arg(&folder).done().ok();
+    assert!(!drop_in.exists());
 }
 
 #[test]
@@ -47,6 +59,7 @@ fn units_are_valid_for_systemd() {
         .args([scope, "--man=no", "--recursive-errors=no", "verify"])
         .arg(unit("socket"))
         .arg(unit("service"))
+        .args(["casemate-verify.service", "casemate-verify.timer"].map(|unit| folder.join(unit)))
         .done();
     let about_it = done.error().lines().any(|line| line.contains("casemate@"));
     assert!(done.code == Some(0) && !about_it, "{done}");

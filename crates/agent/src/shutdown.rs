@@ -5,6 +5,8 @@
 //! file says what is due when.
 
 use std::fs;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,6 +18,9 @@ use nix::unistd::{Pid, syncfs};
 
 /// Between SIGTERM and SIGKILL, and between SIGKILL and giving up on what survives it.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// For writing out and unmounting the shares, which hold little: their files are written through.
+const SHARES: Duration = Duration::from_secs(3);
 
 /// How far the shutdown is.
 #[derive(Clone, Copy, Debug)]
@@ -74,17 +79,21 @@ fn signal_all(signal: Signal) {
 /// virtual machine running without a guest.
 pub(crate) fn reset() -> Errno {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let lasting = lasting(&mounts);
-    for target in &lasting {
-        let target = target.as_str();
-        // Not sync(2), which would wait for a share whose server on the host is gone.
-        if let Ok(folder) = fs::File::open(target) {
-            let _ = syncfs(&folder);
-        }
-        if umount2(target, MntFlags::empty()).is_err() {
-            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            let _ = mount(None::<&str>, target, None::<&str>, flags, None::<&str>);
-        }
+    let (shares, devices): (Vec<_>, Vec<_>) =
+        lasting(&mounts).into_iter().partition(|(is_share, _)| *is_share);
+    for (_, target) in &devices {
+        put_down(target);
+    }
+    if !shares.is_empty() {
+        // One whose server on the host is gone keeps whoever touches it for good.
+        let (done, all_done) = mpsc::channel();
+        thread::spawn(move || {
+            for (_, target) in &shares {
+                put_down(target);
+            }
+            let _ = done.send(());
+        });
+        let _ = all_done.recv_timeout(SHARES);
     }
     match reboot(RebootMode::RB_AUTOBOOT) {
         Err(error) => error,
@@ -92,14 +101,24 @@ pub(crate) fn reset() -> Errno {
     }
 }
 
+/// Writes out and unmounts a file system; one in use can be written to no more.
+fn put_down(target: &str) {
+    // Not sync(2), which would write out the shares as well.
+    if let Ok(folder) = fs::File::open(target) {
+        let _ = syncfs(&folder);
+    }
+    if umount2(target, MntFlags::empty()).is_err() {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        let _ = mount(None::<&str>, target, None::<&str>, flags, None::<&str>);
+    }
+}
+
 /// Mount points whose content outlives the guest: writable and with a device or a host's folder
-/// behind them. Those mounted last come first; but all shares behind the devices, because one whose
-/// server is gone is waited for until the host's patience ends.
-fn lasting(mountinfo: &str) -> Vec<String> {
+/// behind them. Those mounted last come first.
+fn lasting(mountinfo: &str) -> Vec<(bool, String)> {
     let mut found: Vec<(bool, String)> = mountinfo.lines().filter_map(lasting_target).collect();
     found.reverse();
-    found.sort_by_key(|(is_share, _)| *is_share);
-    found.into_iter().map(|(_, target)| target).collect()
+    found
 }
 
 /// Whether it is a host's folder, and where it is.
@@ -145,7 +164,10 @@ mod tests {
             32 22 0:40 / /mnt/share rw - virtiofs share rw\n\
             33 22 254:48 / /srv/data rw - ext4 /dev/vdd rw\n\
             broken line\n";
-        assert_eq!(lasting(mountinfo), ["/srv/data", "/home/a b", "/mnt/share"]);
+        let found = lasting(mountinfo);
+        let found: Vec<(bool, &str)> = found.iter().map(|(share, at)| (*share, &**at)).collect();
+        let expected = [(false, "/srv/data"), (true, "/mnt/share"), (false, "/home/a b")];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::io::{IsTerminal, Read};
 
-use casemate_config::{CompartmentName, SecretName};
+use casemate_config::SecretName;
 use casemate_supervise::prepare::World;
 use casemate_volume::{KeyError, Unlock, age};
 
 use crate::arguments::{Json, Secret};
 use crate::failure::Problem;
-use crate::{passphrase, print_json};
+use crate::{passphrase, print_json, volume};
 
 /// `casemate secret …`.
 pub(crate) fn secret(world: &World, command: &Secret) -> Result<u8, Problem> {
@@ -46,7 +46,7 @@ fn list(world: &World, form: Json) -> Result<u8, Problem> {
 }
 
 fn set(world: &World, text: &str) -> Result<u8, Problem> {
-    let (compartment, name) = named(text)?;
+    let (compartment, name): (_, SecretName) = volume::of_compartment(text, "secret")?;
     let secrets = &world.compartment(compartment.as_str())?.secrets;
     let declared = secrets.get(&name).ok_or_else(|| {
         Problem::new(format!("compartment `{compartment}` declares no secret `{name}`"))
@@ -81,15 +81,4 @@ fn set(world: &World, text: &str) -> Result<u8, Problem> {
             Ok(()) => return Ok(0),
         }
     }
-}
-
-/// Both parts of COMPARTMENT/SECRET.
-fn named(text: &str) -> Result<(CompartmentName, SecretName), Problem> {
-    let parts = text
-        .split_once('/')
-        .and_then(|(compartment, secret)| Some((compartment.parse().ok()?, secret.parse().ok()?)));
-    parts.ok_or_else(|| {
-        Problem::new(format!("`{text}` is no name of a secret"))
-            .hint("give COMPARTMENT/SECRET; `casemate secret list` shows them")
-    })
 }

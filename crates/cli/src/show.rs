@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use casemate_config::CompartmentName;
+use casemate_config::{CompartmentName, Diagnostic, Span};
 use casemate_host::durable;
 use casemate_supervise::control::{Request, Status};
 use casemate_supervise::keeper::{LastRun, last_run_path};
@@ -239,21 +239,7 @@ pub(crate) fn check(world: &World, arguments: &Check) -> Result<u8, Problem> {
     let loaded = &world.loaded;
     let code = if loaded.has_errors() { 3 } else { 0 };
     if arguments.json {
-        let diagnostics: Vec<_> = loaded
-            .diagnostics
-            .iter()
-            .map(|diagnostic| {
-                let place = diagnostic.place.and_then(|span| loaded.position(span));
-                serde_json::json!({
-                    "severity": if diagnostic.is_error() { "error" } else { "warning" },
-                    "message": diagnostic.message,
-                    "hint": diagnostic.hint,
-                    "file": place.map(|(path, _, _)| path.display().to_string()),
-                    "line": place.map(|(_, line, _)| line),
-                    "column": place.map(|(_, _, column)| column),
-                })
-            })
-            .collect();
+        let diagnostics = diagnostics(&loaded.diagnostics, |span| loaded.position(span));
         print_json(&diagnostics)?;
         return Ok(code);
     }
@@ -288,8 +274,27 @@ pub(crate) fn describe_configuration(arguments: &Check) -> Option<Result<u8, Pro
     })
 }
 
+/// Diagnostics for programs; `position` tells file, line and column of a place.
+pub(crate) fn diagnostics<'d>(
+    all: &'d [Diagnostic],
+    position: impl Fn(Span) -> Option<(&'d Path, usize, usize)>,
+) -> Vec<serde_json::Value> {
+    let one = |diagnostic: &Diagnostic| {
+        let place = diagnostic.place.and_then(&position);
+        serde_json::json!({
+            "severity": if diagnostic.is_error() { "error" } else { "warning" },
+            "message": diagnostic.message,
+            "hint": diagnostic.hint,
+            "file": place.map(|(path, _, _)| path.display().to_string()),
+            "line": place.map(|(_, line, _)| line),
+            "column": place.map(|(_, _, column)| column),
+        })
+    };
+    all.iter().map(one).collect()
+}
+
 /// `1 error`, `2 errors`.
-fn counted(number: usize, noun: &str) -> String {
+pub(crate) fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

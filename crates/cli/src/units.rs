@@ -33,10 +33,16 @@ pub(crate) fn units(world: &World, output: Option<&Path>) -> Result<u8, Problem>
         write(&path, &text)?;
         outln!("{}", path.display());
     }
-    for (name, text) in drop_ins(world) {
-        let path = directory.join(format!("casemate@{name}.service.d/restart.conf"));
-        std::fs::create_dir_all(path.parent().unwrap_or(directory))?;
-        write(&path, &text)?;
+    for compartment in world.settings().compartments.values() {
+        let folder = directory.join(format!("casemate@{}.service.d", compartment.name));
+        let path = folder.join("restart.conf");
+        if compartment.restart == RestartPolicy::No {
+            // What an earlier configuration wanted; another's drop-ins keep the folder.
+            let _ = std::fs::remove_file(path).and_then(|()| std::fs::remove_dir(folder));
+            continue;
+        }
+        std::fs::create_dir_all(folder)?;
+        write(&path, RESTART)?;
         outln!("{}", path.display());
     }
     let autostart: Vec<String> = world
@@ -68,6 +74,15 @@ const TIMER: &str = "[Unit]\n\
      [Install]\n\
      WantedBy=timers.target\n";
 
+/// For a compartment that is to come back: its supervisor is started again when it was killed.
+/// Whatever else happens to the compartment, the supervisor mends itself.
+const RESTART: &str = "[Unit]\n\
+     StartLimitIntervalSec=0\n\
+     \n\
+     [Service]\n\
+     Restart=on-abnormal\n\
+     RestartSec=1\n";
+
 /// Reads every byte of every image, with the least claim on disk and processor.
 fn verification(world: &World) -> Result<String, Problem> {
     Ok(format!(
@@ -82,24 +97,6 @@ fn verification(world: &World) -> Result<String, Problem> {
         quoted(&std::env::current_exe()?),
         config(world)?,
     ))
-}
-
-/// A file for each compartment that is to come back: its supervisor is started again when it was
-/// killed. Whatever else happens to the compartment, the supervisor mends itself.
-fn drop_ins(world: &World) -> Vec<(String, String)> {
-    let compartments = world.settings().compartments.values();
-    compartments
-        .filter(|compartment| compartment.restart != RestartPolicy::No)
-        .map(|compartment| {
-            let text = "[Unit]\n\
-                StartLimitIntervalSec=0\n\
-                \n\
-                [Service]\n\
-                Restart=on-abnormal\n\
-                RestartSec=1\n";
-            (compartment.name.to_string(), text.to_owned())
-        })
-        .collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Problem> {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::path::Path;
+use std::str::FromStr;
 
 use casemate_config::{CompartmentName, Volume as Declared, VolumeName};
 use casemate_supervise::prepare::World;
@@ -30,12 +31,21 @@ pub(crate) fn volume(world: &World, command: &Volume) -> Result<u8, Problem> {
 
 /// Both parts of COMPARTMENT/VOLUME.
 fn named(text: &str) -> Result<(CompartmentName, VolumeName), Problem> {
+    of_compartment(text, "volume")
+}
+
+/// Both parts of the name of a volume or a secret.
+pub(crate) fn of_compartment<T: FromStr>(
+    text: &str,
+    kind: &str,
+) -> Result<(CompartmentName, T), Problem> {
     let parts = text
         .split_once('/')
-        .and_then(|(compartment, volume)| Some((compartment.parse().ok()?, volume.parse().ok()?)));
+        .and_then(|(compartment, name)| Some((compartment.parse().ok()?, name.parse().ok()?)));
     parts.ok_or_else(|| {
-        Problem::new(format!("`{text}` is no name of a volume"))
-            .hint("give COMPARTMENT/VOLUME; `casemate volume list` shows them")
+        let form = kind.to_uppercase();
+        Problem::new(format!("`{text}` is no name of a {kind}"))
+            .hint(format!("give COMPARTMENT/{form}; `casemate {kind} list` shows them"))
     })
 }
 

@@ -10,7 +10,7 @@ use casemate_plan::facts::HostFacts;
 use casemate_plan::jail::Inode;
 use casemate_plan::process::Role;
 use casemate_plan::{
-    ImageParts, Instance, Layer, Request, ShareParts, VolumeParts, identity, plan, print,
+    ImageParts, Instance, Layer, Request, Resume, ShareParts, VolumeParts, identity, plan, print,
 };
 use casemate_wire::Verity;
 
@@ -92,6 +92,10 @@ fn outcome(folder: &Path) -> String {
     let settings = &loaded.settings;
     let compartment = settings.compartments.values().next().expect("a compartment");
     let fresh = folder.join("fresh").exists();
+    let resume = folder
+        .join("resume")
+        .exists()
+        .then(|| Resume { snapshot: "before".into(), file: "/data/memory/demo/before.age".into() });
     let request = Request {
         compartment,
         engine: &settings.engines[&compartment.engine],
@@ -110,7 +114,7 @@ fn outcome(folder: &Path) -> String {
         machine_id: "0".repeat(32),
         run_directory: format!("/run/user/1000/casemate/{}", compartment.name).into(),
         allocator: allocator(compartment),
-        resume: None,
+        resume,
         log_directory: format!("/state/logs/{}", compartment.name).into(),
     };
     match plan(&request, &facts) {

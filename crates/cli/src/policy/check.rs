@@ -7,6 +7,7 @@ use casemate_config::Diagnostic;
 use super::{CONFIGURATION, Judged, texts};
 use crate::failure::Problem;
 use crate::print_json;
+use crate::show::{counted, diagnostics};
 
 pub(super) fn check(judged: &Judged, json: bool) -> Result<u8, Problem> {
     let policy = &judged.read.policy;
@@ -20,20 +21,7 @@ pub(super) fn check(judged: &Judged, json: bool) -> Result<u8, Problem> {
     let errors = all.iter().filter(|diagnostic| diagnostic.is_error()).count();
     let code = if errors > 0 { CONFIGURATION } else { 0 };
     if json {
-        let findings: Vec<_> = all
-            .iter()
-            .map(|diagnostic| {
-                let place = diagnostic.place.and_then(|span| policy.position(span));
-                serde_json::json!({
-                    "severity": if diagnostic.is_error() { "error" } else { "warning" },
-                    "message": diagnostic.message,
-                    "hint": diagnostic.hint,
-                    "file": place.map(|(path, _, _)| path.display().to_string()),
-                    "line": place.map(|(_, line, _)| line),
-                    "column": place.map(|(_, _, column)| column),
-                })
-            })
-            .collect();
+        let findings = diagnostics(&all, |span| policy.position(span));
         print_json(&serde_json::json!({
             "findings": findings,
             "quarantined": texts(&policy.quarantined),
@@ -49,14 +37,14 @@ pub(super) fn check(judged: &Judged, json: bool) -> Result<u8, Problem> {
     crate::say_notes(&judged.notes);
     let files = policy.documents.len();
     let rules = policy.rules.len() - policy.quarantined.len();
-    let counted = format!("{}, {}", number(files, "file"), number(rules, "rule"));
+    let what = format!("{}, {}", counted(files, "file"), counted(rules, "rule"));
     match (errors, all.len() - errors) {
-        (0, 0) => outln!("the policy is valid: {counted}"),
-        (0, warnings) => outln!("the policy is valid: {counted}, {}", number(warnings, "warning")),
+        (0, 0) => outln!("the policy is valid: {what}"),
+        (0, warnings) => outln!("the policy is valid: {what}, {}", counted(warnings, "warning")),
         (errors, _) => {
             outln!(
-                "{} in {counted}; left out, and in the way of all behind:",
-                number(errors, "error")
+                "{} in {what}; left out, and in the way of all behind:",
+                counted(errors, "error")
             );
             for path in texts(&policy.quarantined) {
                 outln!("  {path}");
@@ -64,9 +52,4 @@ pub(super) fn check(judged: &Judged, json: bool) -> Result<u8, Problem> {
         }
     }
     Ok(code)
-}
-
-/// `1 rule`, `2 rules`.
-fn number(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use casemate_link::orders::Order;
 use casemate_plan::service::{HealthCheck, Restart};
+use casemate_wire::limits::MAX_SESSIONS;
 use casemate_wire::{ExitStatus, OpenSession};
 
 use super::{Effect, Life, Outcome, SIGKILL};
@@ -87,8 +88,8 @@ impl Health {
         }
     }
 
-    /// Time in which nothing could run does not count: a check that was due is due an interval
-    /// later, and one that runs has all its time again.
+    /// Time in which no check could run does not count: one that was due is due an interval later, and
+    /// one that runs has all its time again.
     pub(super) fn resumed(&mut self, now: Instant) {
         match &mut self.next {
             Next::At(at) => *at = (*at).max(now + self.check.interval),
@@ -171,6 +172,9 @@ impl Life {
             let verdict = health.timed_out(now);
             self.order(Order::Signal { stream, signal: SIGKILL });
             self.judge_health(verdict, now);
+        } else if health.is_due(now) && self.sessions.len() >= MAX_SESSIONS {
+            // The guest would refuse one more, and a compartment in full use is not to end of it.
+            health.resumed(now);
         } else if health.is_due(now) {
             let stream = self.next_stream;
             self.next_stream += 1;
