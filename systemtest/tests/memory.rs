@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use systemtest::{Background, Done, SHORT, World, has, here, soak, until};
+use systemtest::{Background, Done, SHORT, World, has, here, is_root, skip, soak, until};
 
 /// For writing or reading a memory of 256 MiB on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -282,6 +282,39 @@ fn memory_of_a_guest_with_shares_is_refused() {
     den.world.run(["true"]).done().ok();
     assert_eq!(den.listed().len(), 0);
     den.snapshot(&["create", "s"]).ok();
+}
+
+#[test]
+fn memory_that_the_identity_does_not_open_is_refused() {
+    if is_root() {
+        return skip(here!(), "root's configuration is the machine's");
+    }
+    let Some(den) = Den::new(here!(), "") else { return };
+    let (world, name) = (&den.world, den.world.name());
+    // A folder of its own for the identity, and no volume, whose key would be asked for first.
+    world.configure(&format!("[compartment.{name}]\nmemory = 256\nidle-timeout = 600\n"));
+    let home = world.path("configuration");
+    let identity = home.join("casemate/identity.txt");
+    fs::create_dir_all(home.join("casemate")).expect("made");
+    let casemate = |words: &[&str]| {
+        world.casemate(words).env("XDG_CONFIG_HOME", &home).within(PATIENCE).done()
+    };
+    casemate(&["start", name]).ok();
+    casemate(&["snapshot", "create", "--memory", name, "s"]).ok();
+    let aside = home.join("aside");
+    fs::rename(&identity, &aside).expect("moved");
+    let refused = casemate(&["snapshot", "revert", name, "s"]);
+    refused.exits(1).says("could not decrypt the memory").says("put the identity back");
+    assert_eq!(world.state(name), "stopped");
+    // That of somebody else.
+    let other = world.path("other");
+    world.call("age-keygen").arg("-o").arg(&other).done().ok();
+    fs::rename(&other, &identity).expect("moved");
+    let refused = casemate(&["snapshot", "revert", name, "s"]);
+    refused.exits(1).says("no identity matched");
+    fs::rename(&aside, &identity).expect("moved");
+    casemate(&["snapshot", "revert", name, "s"]).ok();
+    casemate(&["stop", name]).ok();
 }
 
 #[test]

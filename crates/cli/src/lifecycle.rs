@@ -71,7 +71,7 @@ pub(crate) async fn start_one(
             match answer {
                 Ok(Answer { value, more: true }) => state = value.state,
                 Ok(Answer { more: false, .. }) => return Ok(()),
-                Err(Failure::Stopping) => {
+                Err(Failure::Stopping) if again > 0 => {
                     supervisor.closed().await;
                     break;
                 }

@@ -643,7 +643,16 @@ impl Life {
     }
 
     fn refuse_late(&mut self, id: RequestId) {
-        self.refuse(id, Failure::Stopping);
+        let failure = match &self.state {
+            State::Over(Outcome::Failed { reason })
+            | State::Stopping { outcome: Outcome::Failed { reason }, .. }
+                if self.hopeless =>
+            {
+                Failure::Ended { reason: reason.clone(), hint: None }
+            }
+            _ => Failure::Stopping,
+        };
+        self.refuse(id, failure);
     }
 
     fn refuse(&mut self, id: RequestId, failure: Failure) {

@@ -14,7 +14,7 @@ use casemate_config::Compartment;
 use casemate_plan::process::Role;
 use casemate_plan::{Plan, Resume};
 use casemate_volume::memory::Record;
-use casemate_volume::{LockedVolume, Memories, SnapshotName};
+use casemate_volume::{KeyError, LockedVolume, Memories, SnapshotName, age};
 use sha2::{Digest as _, Sha256};
 
 use crate::prepare::{PrepareError, World};
@@ -41,6 +41,9 @@ pub enum MemoryError {
         /// What differs, with what it was and is where that can be said.
         what: String,
     },
+    /// Nothing there decrypts it.
+    #[error("could not decrypt the memory")]
+    Key(#[source] KeyError),
     /// A file the machine is made from cannot be read.
     #[error("could not read {path}")]
     Part {
@@ -62,6 +65,12 @@ impl MemoryError {
                 "undo that, or go back without the memory: casemate snapshot revert \
                  --without-memory {compartment} {snapshot}"
             )),
+            Self::Key(KeyError::NoIdentity(file)) => {
+                Some(format!("put the identity back that it was encrypted to: {}", file.display()))
+            }
+            Self::Key(_) => {
+                Some("go back without the memory: snapshot revert --without-memory".into())
+            }
             Self::Part { .. } => None,
         }
     }
@@ -125,6 +134,7 @@ pub(crate) fn revert(
     let record = record.ok_or_else(none)?;
     compare(compartment, &name, &record, &machine(plan)?)?;
     let file = place.memories.open(&name, &record)?;
+    age::opens_by_itself(&place.identity).map_err(MemoryError::Key)?;
     for volume in volumes {
         if record.volumes.iter().any(|name| volume.locked.id().volume.as_str() == name) {
             volume.locked.revert(&name)?;

@@ -162,6 +162,18 @@ pub fn encrypting(
     Ok(AGE.stream(["--encrypt".as_ref(), "--identity".as_ref(), to], input, output, Some(most))?)
 }
 
+/// Whether there is an identity that needs no passphrase.
+///
+/// # Errors
+/// [`KeyError::NoIdentity`], [`KeyError::PassphraseNeeded`], or the file cannot be read.
+pub fn opens_by_itself(identity_file: &Path) -> Result<(), KeyError> {
+    match identity(identity_file).map_err(files("read", identity_file))? {
+        None => Err(KeyError::NoIdentity(identity_file.into())),
+        Some(Identity::Protected) => Err(KeyError::PassphraseNeeded(identity_file.into())),
+        Some(Identity::Plain | Identity::Elsewhere) => Ok(()),
+    }
+}
+
 /// Decrypts what comes from `input` into `output`, with the identity in a file. It goes on by itself,
 /// and ends with the calling thread.
 ///
@@ -172,11 +184,7 @@ pub fn decrypting(
     output: OwnedFd,
     identity_file: &Path,
 ) -> Result<Streaming, KeyError> {
-    match identity(identity_file).map_err(files("read", identity_file))? {
-        None => return Err(KeyError::NoIdentity(identity_file.into())),
-        Some(Identity::Protected) => return Err(KeyError::PassphraseNeeded(identity_file.into())),
-        Some(Identity::Plain | Identity::Elsewhere) => {}
-    }
+    opens_by_itself(identity_file)?;
     let with = identity_file.as_os_str();
     Ok(AGE.stream(["--decrypt".as_ref(), "--identity".as_ref(), with], input, output, None)?)
 }

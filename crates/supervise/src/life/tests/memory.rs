@@ -194,3 +194,15 @@ fn a_machine_that_does_not_take_the_memory_is_quoted() {
     let Some(Failure::Ended { reason, .. }) = failure(&effects, 1) else { panic!("{effects:?}") };
     assert!(reason.contains("memory of x") && reason.contains("load of migration"), "{reason}");
 }
+
+#[test]
+fn who_asks_too_late_hears_why_it_did_not_go_on() {
+    let mut stage = Stage::resuming();
+    stage.tell(Event::MemoryRead(Err("no identity".into())));
+    let effects = stage.tell(Event::Request(7, Request::Start));
+    let told = effects.iter().any(|effect| {
+        matches!(effect, Effect::Reply(7, Err(Failure::Ended { reason, .. }))
+            if reason.contains("no identity"))
+    });
+    assert!(told, "{effects:?}");
+}
