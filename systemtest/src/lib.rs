@@ -6,6 +6,7 @@
 //! workspace's `target/release`. With `CASEMATE_SOAK=1` the long variants run too.
 
 pub mod call;
+pub mod disk;
 pub mod hostile;
 pub mod processes;
 pub mod programs;
@@ -14,6 +15,7 @@ pub mod wait;
 pub mod world;
 
 pub use call::{Background, Call, Done};
+pub use disk::{SmallDisk, can_mount};
 pub use terminal::Terminal;
 pub use wait::{BOOT, SHORT, until};
 pub use world::{Shared, World};

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use systemtest::{Background, Done, SHORT, World, has, here, is_root, skip, soak, until};
+use systemtest::{
+    Background, Done, SHORT, SmallDisk, World, can_mount, has, here, is_root, skip, soak, until,
+};
 
 /// For writing or reading a memory of 256 MiB on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -240,6 +242,24 @@ fn memory_is_not_kept_where_it_cannot_be() {
     den.snapshot(&["create", "--memory", "s"]).exits(1).says("there is one of this name");
     den.world.run(["true"]).done().ok();
     assert_eq!(den.listed().len(), 1);
+}
+
+#[test]
+fn full_disk_leaves_no_memory_and_the_guest_goes_on() {
+    if !can_mount(here!()) {
+        return;
+    }
+    let Some(den) = Den::new(here!(), "") else { return };
+    den.world.start();
+    let small = SmallDisk::over(&den.folder(), "30m");
+    den.snapshot(&["create", "--memory", "s"]).exits(1).says("no space left");
+    den.world.run(["true"]).done().ok();
+    assert_eq!((den.files(), den.listed().len()), (0, 0));
+    drop(small);
+    // Who asks for what is not there loses nothing that runs.
+    den.snapshot(&["revert", "s"]).exits(1).says("no snapshot `s`");
+    assert_eq!(den.world.state(den.world.name()), "running");
+    den.snapshot(&["create", "--memory", "s"]).ok();
 }
 
 /// A guest that counts goes on counting, as the same process.

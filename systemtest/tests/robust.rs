@@ -5,11 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use systemtest::processes::Process;
-use systemtest::{BOOT, SHORT, World, here, is_root, skip, soak, until};
+use systemtest::{BOOT, SHORT, SmallDisk, World, can_mount, here, is_root, skip, soak, until};
 
 /// Longest time until a client hears of the end of its compartment.
 const QUICK: Duration = Duration::from_secs(10);
@@ -288,28 +287,15 @@ fn supervisor_that_was_killed_is_told_by_the_next_command() {
     assert!(!done.error().contains("did not end in order"), "{done}");
 }
 
-/// A file system of its own, unmounted at the end.
-struct Small(std::path::PathBuf);
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily: somebody may still have a log of it open.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
 /// A full state directory for a compartment: its log folder on a tiny file system.
 #[test]
 fn full_disk_for_the_logs_does_not_keep_a_compartment_from_working() {
-    if !is_root() {
-        return skip(here!(), "needs root to mount a small file system");
+    if !can_mount(here!()) {
+        return;
     }
     let world = World::new(here!(), "");
     let logs = world.logs(world.name());
-    fs::create_dir_all(&logs).expect("made");
-    mount(Some("tmpfs"), &logs, Some("tmpfs"), MsFlags::empty(), Some("size=64k"))
-        .expect("mounted");
-    let small = Small(logs.clone());
+    let small = SmallDisk::over(&logs, "64k");
     let _ = fs::write(logs.join("filler"), vec![0; 1 << 20]);
     let done = world.run(["echo", "works"]).done();
     if done.code == Some(0) {

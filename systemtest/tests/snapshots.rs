@@ -5,10 +5,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use systemtest::{Background, Done, SHORT, World, has, here, is_root, skip, soak, until};
+use systemtest::{
+    Background, Done, SHORT, SmallDisk, World, can_mount, has, here, skip, soak, until,
+};
 
 /// Where the guest mounts the volumes.
 const PLACES: [&str; 2] = ["/home/user/data", "/home/user/mail"];
@@ -348,38 +349,22 @@ fn guest_that_lies_about_holding_still_harms_only_its_own_snapshot() {
     assert_eq!(bank.world.state(bank.world.name()), "running");
 }
 
-/// A file system of its own, unmounted at the end.
-struct Small(PathBuf);
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn full_disk_makes_no_snapshot_and_loses_nothing() {
-    if !is_root() {
-        return skip(here!(), "needs root to mount a small file system");
+    if !can_mount(here!()) {
+        return;
     }
     let Some(bank) = Bank::new(here!(), "") else { return };
     let folder = bank.folder();
-    fs::create_dir_all(&folder).expect("made");
-    mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::empty(), Some("size=64m,mode=700"))
-        .expect("mounted");
-    let small = Small(folder.clone());
+    let small = SmallDisk::over(&folder, "64m");
     let line = "for p in data mail; do head -c 2M /dev/urandom > ~/$p/f; done; sync; cat ~/*/f";
     let before = bank.world.shell(line).digest_only().done().ok().digest;
     for running in [true, false] {
         if !running {
             bank.stop();
         }
-        let filler = folder.join("filler");
-        let free = nix::sys::statvfs::statvfs(&folder).expect("told");
         // Less than a layer takes.
-        let bytes = (free.blocks_available() * free.block_size()).saturating_sub(100 << 10);
-        fs::write(&filler, vec![0; bytes as usize]).expect("written");
+        let filler = small.leave(100 << 10);
         let done = bank.snapshot("create", &["a"]).exits(1).says("No space left");
         assert_eq!((bank.listed().len(), bank.layers()), (0, 0), "nothing is half there: {done}");
         fs::remove_file(&filler).expect("removed");

@@ -111,15 +111,17 @@ fn warn_of_identity(world: &World, name: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
-    let name = &arguments.name;
+/// Snapshots of a compartment by time and name: the volumes that have them, and bytes of memory.
+type Kept = BTreeMap<(u64, String), (Vec<String>, Option<u64>)>;
+
+fn kept(world: &World, name: &str) -> Result<Kept, Problem> {
     let compartment = world.compartment(name)?;
     let listed = world
         .volumes()?
         .list(&world.identity()?)
         .map_err(|error| Problem::new("could not list the volumes").because(&error))?;
     // By snapshot, so that one of all volumes is one line.
-    let mut found: BTreeMap<(u64, String), (Vec<String>, Option<u64>)> = BTreeMap::new();
+    let mut found = Kept::new();
     for volume in listed.iter().filter(|volume| volume.id.compartment == compartment.name) {
         for snapshot in volume.state.iter().flat_map(|summary| &summary.snapshots) {
             let key = (snapshot.taken, snapshot.name.to_string());
@@ -134,6 +136,12 @@ fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
             found.entry(key).or_default().1 = Some(record.bytes);
         }
     }
+    Ok(found)
+}
+
+fn list(world: &World, arguments: &NameJson) -> Result<u8, Problem> {
+    let name = &arguments.name;
+    let found = kept(world, name)?;
     if arguments.json {
         let rows: Vec<_> = found
             .iter()
@@ -159,6 +167,10 @@ fn revert(world: &World, name: &str, snapshot: &str, memory: bool) -> Result<u8,
     let snapshot = named(snapshot)?;
     let memories = world.memories(world.compartment(name)?)?;
     if running::is_known(world, name) {
+        // It is not stopped for nothing.
+        if !kept(world, name)?.into_keys().any(|(_, one)| one == snapshot.as_str()) {
+            return Err(unknown(name, &snapshot));
+        }
         eprintln!("note: compartment `{name}` is running; it is stopped first");
         event_loop()?.block_on(lifecycle::stop_one(world, name, false))?;
     }
@@ -166,7 +178,7 @@ fn revert(world: &World, name: &str, snapshot: &str, memory: bool) -> Result<u8,
     if memory && whole_memory(world, name, &snapshot)?.is_some() {
         return go_on(world, name, &snapshot, &memories);
     }
-    let mut volumes = with_snapshot(take(world, name)?, name, &snapshot)?;
+    let mut volumes = with_snapshot(locked(world, name)?, name, &snapshot)?;
     for volume in &mut volumes {
         volume.revert(&snapshot).map_err(failed(format!("could not go back to {snapshot}")))?;
     }
@@ -220,7 +232,7 @@ fn delete(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
     let memories = world.memories(world.compartment(name)?)?;
     let memory = memories.find(&snapshot).map_err(failed("could not look at its memory".into()))?;
     let mut volumes = match &memory {
-        None => with_snapshot(take(world, name)?, name, &snapshot)?,
+        None => with_snapshot(locked(world, name)?, name, &snapshot)?,
         // It may be alone: the compartment has no volumes, or had others.
         Some(_) => having(locked(world, name)?, &snapshot),
     };
@@ -246,7 +258,7 @@ fn diff_size(world: &World, name: &str, snapshot: &str) -> Result<u8, Problem> {
             return Ok(0);
         }
     }
-    for volume in &with_snapshot(take(world, name)?, name, &snapshot)? {
+    for volume in &with_snapshot(locked(world, name)?, name, &snapshot)? {
         let bytes = volume.diff_size(&snapshot).map_err(failed("could not look".into()))?;
         outln!("{:<28}  {}", volume.id().to_string(), mebibytes(bytes));
     }
@@ -266,10 +278,14 @@ fn with_snapshot(
 ) -> Result<Vec<LockedVolume>, Problem> {
     let found = having(volumes, snapshot);
     if found.is_empty() {
-        return Err(Problem::new(format!("compartment `{name}` has no snapshot `{snapshot}`"))
-            .hint(format!("casemate snapshot list {name} shows those there are")));
+        return Err(unknown(name, snapshot));
     }
     Ok(found)
+}
+
+fn unknown(name: &str, snapshot: &SnapshotName) -> Problem {
+    Problem::new(format!("compartment `{name}` has no snapshot `{snapshot}`"))
+        .hint(format!("casemate snapshot list {name} shows those there are"))
 }
 
 fn having(volumes: Vec<LockedVolume>, snapshot: &SnapshotName) -> Vec<LockedVolume> {

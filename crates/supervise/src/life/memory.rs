@@ -8,12 +8,18 @@
 //! Going on is a boot without booting: the link knocks, the agent that wakes up in the kept memory
 //! greets it, and is told the time and given random numbers before anything else.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use casemate_link::orders::Order;
 
 use super::snapshot::Stage;
 use super::{Effect, Life, State};
+
+/// What is said when nobody knows better.
+pub(super) const NOT_WRITTEN: &str = "the VMM could not write the guest's memory";
+
+/// For who reads what the VMM writes to say why it could not: a full disk is known only there.
+const CAUSE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A guest that is about to go on from a kept memory.
 #[derive(Debug)]
@@ -36,12 +42,12 @@ impl Life {
         }
         let may_run = self.may_run();
         match &mut self.shot {
-            Some(shot) if shot.stage == Stage::Writing && good => {
-                shot.written = true;
-                self.memory_is_there(now);
-            }
             Some(shot) if shot.stage == Stage::Writing => {
-                self.fail_snapshot("the VMM could not write the guest's memory", None, now);
+                shot.written = Some(good);
+                if !good {
+                    shot.deadline = now + CAUSE_DEADLINE;
+                }
+                self.memory_is_there(now);
             }
             // What was given up is over only now, and the guest could not go on before.
             None if may_run => self.effects.push(Effect::Execute(true)),
@@ -76,13 +82,18 @@ impl Life {
         }
     }
 
-    /// Now the volumes may go over.
+    /// When all of it is: the volumes may go over.
     fn memory_is_there(&mut self, now: Instant) {
         let Some(shot) = self.shot.as_mut() else { return };
-        if shot.stage != Stage::Writing || !shot.written || !shot.encrypted {
+        if shot.stage != Stage::Writing || !shot.encrypted {
             return;
         }
         let number = shot.number;
+        match shot.written {
+            None => return,
+            Some(false) => return self.fail_snapshot(NOT_WRITTEN, None, now),
+            Some(true) => {}
+        }
         if self.terms.guest.volumes.is_empty() {
             shot.stage = Stage::Switching;
             self.effects.push(Effect::KeepSnapshot { number });

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use casemate_link::orders::Order;
 
+use super::memory::NOT_WRITTEN;
 use super::{Effect, Life, RequestId, State};
 use crate::control::{Failure, Snapshot};
 
@@ -56,12 +57,12 @@ pub(super) struct Shot {
     name: String,
     /// The memory is kept too.
     memory: bool,
-    /// QEMU has written all of it.
-    pub(super) written: bool,
+    /// QEMU has written all of it, or (false) could not.
+    pub(super) written: Option<bool>,
     /// All that was written is encrypted and on the disk.
     pub(super) encrypted: bool,
     pub(super) stage: Stage,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     /// The guest was asked to hold still then.
     asked: Instant,
     /// The agent that holds still was not replaced since.
@@ -107,7 +108,7 @@ impl Life {
                     requester: Some(id),
                     name: name.clone(),
                     memory,
-                    written: false,
+                    written: None,
                     encrypted: false,
                     stage: Stage::Preparing,
                     deadline: now + PREPARE_DEADLINE,
@@ -242,6 +243,9 @@ impl Life {
                     None,
                     now,
                 );
+            }
+            Stage::Writing if shot.written == Some(false) => {
+                self.fail_snapshot(NOT_WRITTEN, None, now);
             }
             Stage::Writing => {
                 let seconds = WRITE_DEADLINE.as_secs();

@@ -83,7 +83,6 @@ fn a_compartment_without_volumes_has_a_memory_too() {
 #[test]
 fn a_memory_that_cannot_be_kept_is_dropped_and_the_guest_goes_on() {
     let failures = [
-        Event::MemoryWritten(false),
         Event::MemoryEncrypted { snapshot: 1, result: Err("no space".into()) },
         Event::MachineDid { snapshot: 1, result: Err("no".into()) },
     ];
@@ -96,6 +95,18 @@ fn a_memory_that_cannot_be_kept_is_dropped_and_the_guest_goes_on() {
         assert_eq!(words(&stage.tell(Event::MemoryWritten(false))), ["run"]);
         assert_eq!(words(&stage.keep(2)), ["prepare"]);
     }
+    // Who encrypts it knows why the VMM could not write.
+    let mut stage = Stage::writing(with_volume());
+    assert!(stage.tell(Event::MemoryWritten(false)).is_empty());
+    let effects = stage.encrypted(1, Err("no space".into()));
+    assert_eq!(words(&effects), ["drop", "run", "thaw", "failed"]);
+    assert!(format!("{effects:?}").contains("no space"), "{effects:?}");
+    let mut stage = Stage::writing(with_volume());
+    stage.tell(Event::MemoryWritten(false));
+    assert_eq!(words(&stage.encrypted(1, Ok(()))), ["drop", "run", "thaw", "failed"]);
+    let mut stage = Stage::writing(with_volume());
+    stage.tell(Event::MemoryWritten(false));
+    assert_eq!(words(&stage.wait(11)), ["drop", "run", "thaw", "failed"]);
     let mut stage = Stage::writing(with_volume());
     assert!(stage.wait(600).is_empty());
     assert_eq!(words(&stage.wait(60)), ["drop", "run", "thaw", "failed"]);
