@@ -13,6 +13,7 @@
 //! It owns no secret, opens no file, and can do nothing with a kernel but read, write and wait
 //! ([`seccomp`]). One thread, one epoll, no lock.
 
+mod calls;
 mod console;
 pub mod orders;
 mod port;

@@ -90,6 +90,22 @@ pub enum Order {
         /// Random bytes.
         seed: Vec<u8>,
     },
+    /// Let a call of the guest through. Comes with the socket of its service's session.
+    Connect {
+        /// Number of the stream, never used before.
+        stream: u32,
+        /// The number of the call.
+        call: u32,
+    },
+    /// Refuse a call of the guest.
+    Refuse {
+        /// The number of the call.
+        call: u32,
+        /// Exit code of whoever called.
+        code: u8,
+        /// Why, for a person.
+        reason: String,
+    },
 }
 
 /// Link to supervisor. All text has been made harmless and cut.
@@ -157,6 +173,21 @@ pub enum Report {
         id: u32,
         /// Why nothing is frozen, in the agent's words.
         failure: Option<String>,
+    },
+    /// A program of the guest asks for a service: an [`Order::Connect`] or [`Order::Refuse`] follows.
+    /// At most [`casemate_wire::limits::MAX_CALLS`] wait for one.
+    Call {
+        /// The guest's number of the call; no other that waits has it.
+        call: u32,
+        /// The caller's words: printable ASCII without blanks, or empty.
+        target: String,
+        /// The same, and not empty.
+        service: String,
+    },
+    /// Who called does not wait any more.
+    CallGone {
+        /// The number of the call.
+        call: u32,
     },
 }
 

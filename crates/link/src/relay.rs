@@ -13,14 +13,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use casemate_wire::limits::{MAX_SESSIONS, MAX_TEXT};
 use casemate_wire::text::harmless_line;
-use casemate_wire::{
-    ExitStatus, Frame, FromGuest, FromHost, Kind, PROTOCOL_VERSION, decode, push_frame,
-};
+use casemate_wire::{Frame, FromGuest, FromHost, Kind, PROTOCOL_VERSION, decode, push_frame};
 
+use crate::calls::Calls;
 use crate::console::Console;
 use crate::orders::{self, Order, OrderError, Report};
 use crate::port::{Input, Port};
-use crate::session::{ClientGone, Mark, PORT_HIGH_WATER, Phase, Session, StreamError};
+use crate::session::{ClientGone, Mark, PORT_HIGH_WATER, Phase, Session, StreamError, clean};
 
 const PORT: u64 = 0;
 const CONSOLE: u64 = 1;
@@ -74,6 +73,7 @@ pub struct Relay {
     orders_watched: EpollFlags,
     reports: VecDeque<Report>,
     sessions: BTreeMap<u32, Session>,
+    calls: Calls,
 }
 
 impl Relay {
@@ -97,6 +97,7 @@ impl Relay {
             orders_watched: readable,
             reports: VecDeque::new(),
             sessions: BTreeMap::new(),
+            calls: Calls::default(),
         })
     }
 
@@ -163,10 +164,18 @@ impl Relay {
             result = session.read_client(&mut self.port.outgoing, &self.port.socket);
         }
         // A hang-up without anything to read: the client is gone even if it is not read now.
-        if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+        if result.is_ok()
+            && flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
             && !flags.contains(EpollFlags::EPOLLIN)
         {
-            result = Err(ClientGone);
+            result = session.closed(&mut self.port.outgoing, &self.port.socket);
+            if result.is_ok()
+                && session.watched.take().is_some()
+                && let Some(socket) = session.socket()
+            {
+                // It would be reported for as long as the caller takes.
+                let _ = self.epoll.delete(socket);
+            }
         }
         if result.is_err() {
             self.client_gone(stream);
@@ -177,12 +186,13 @@ impl Relay {
         let Some(session) = self.sessions.get_mut(&stream) else { return };
         match session.phase.clone() {
             Phase::Open => {
-                if let Some(socket) = session.socket() {
+                if session.watched.take().is_some()
+                    && let Some(socket) = session.socket()
+                {
                     let _ = self.epoll.delete(socket);
                 }
-                session.watched = None;
                 session.hang_up();
-                push_frame(self.port.outgoing.tail(), stream, Kind::HangUp, &[]);
+                session.say_gone(self.port.outgoing.tail());
                 self.report(Report::Ended { stream, status: None });
             }
             Phase::Finishing(status) => {
@@ -213,7 +223,7 @@ impl Relay {
     fn forward(&mut self, stream: u32) {
         let Some(session) = self.sessions.get_mut(&stream) else { return };
         if session.phase == Phase::Open
-            && session.forward(&mut self.port.outgoing, &self.port.socket).is_err()
+            && session.go_on(&mut self.port.outgoing, &self.port.socket).is_err()
         {
             self.client_gone(stream);
         }
@@ -243,10 +253,14 @@ impl Relay {
             let _ = self.epoll.delete(&self.port.socket);
         }
         self.sessions.clear();
+        self.calls.abandon();
     }
 
     /// The commands of all sessions are gone with the connection.
     fn abandon_sessions(&mut self) {
+        for call in self.calls.abandon() {
+            self.report(Report::CallGone { call });
+        }
         for (stream, session) in std::mem::take(&mut self.sessions) {
             let status = match session.phase {
                 Phase::HungUp => continue,
@@ -299,6 +313,11 @@ impl Relay {
             SessionEvent::Ended => {
                 self.sessions.remove(&stream);
             }
+            SessionEvent::CallerGone => {
+                // Its socket closes, which leaves epoll too: the service is hung up on.
+                self.sessions.remove(&stream);
+                self.report(Report::Ended { stream, status: None });
+            }
         }
         if kind == Kind::Credit {
             self.forward(stream);
@@ -340,6 +359,18 @@ impl Relay {
             FromGuest::Frozen { id, failure } => {
                 let failure = failure.map(|text| harmless_line(&text, MAX_TEXT));
                 Report::Frozen { id, failure }
+            }
+            FromGuest::Call { call, target, service } => {
+                return self.calls.take(call, target, service).map(|taken| match taken {
+                    Ok(report) => self.report(report),
+                    Err(refusal) => self.port.say(&refusal),
+                });
+            }
+            FromGuest::CallGone { call } => {
+                if self.calls.answered(call) {
+                    self.report(Report::CallGone { call });
+                }
+                return Ok(());
             }
         });
         Ok(())
@@ -390,10 +421,24 @@ impl Relay {
                     push_frame(self.port.outgoing.tail(), stream, Kind::Signal, &[signal]);
                 }
             }
+            Order::Connect { stream, call } => {
+                let Some(descriptor) = descriptors.pop() else { return };
+                // The connection may be another, or the caller gone: the service is hung up on.
+                if !self.calls.answered(call) || !self.has_room() {
+                    self.report(Report::Ended { stream, status: None });
+                    return;
+                }
+                self.sessions.insert(stream, Session::calling(stream, descriptor));
+                self.port.say(&FromHost::Connect { stream, call });
+            }
+            Order::Refuse { call, code, reason } => {
+                if self.calls.answered(call) {
+                    self.port.say(&FromHost::Refuse { call, code, reason });
+                }
+            }
             Order::Open { stream, session } => {
                 let Some(descriptor) = descriptors.pop() else { return };
-                // The supervisor bounds the sessions it opens; those hung up count here.
-                if !self.port_open || self.sessions.len() >= 2 * MAX_SESSIONS {
+                if !self.has_room() {
                     self.report(Report::Ended { stream, status: None });
                     return;
                 }
@@ -406,6 +451,11 @@ impl Relay {
                 self.port.say(&FromHost::Open { stream, session });
             }
         }
+    }
+
+    /// The supervisor bounds the sessions it opens; those hung up count here.
+    fn has_room(&self) -> bool {
+        self.port_open && self.sessions.len() < 2 * MAX_SESSIONS
     }
 
     fn report(&mut self, report: Report) {
@@ -454,7 +504,7 @@ impl Relay {
                 finished.push(stream);
                 continue;
             }
-            if session.phase == Phase::HungUp {
+            if !session.is_watched() {
                 continue;
             }
             let wants = session.wants(waiting);
@@ -541,10 +591,14 @@ enum SessionEvent {
     Started(u32),
     ClientGone,
     Ended,
+    CallerGone,
 }
 
 fn session_frame(session: &mut Session, frame: Frame<'_>) -> Result<SessionEvent, StreamError> {
     let told = match frame.kind {
+        Kind::Started | Kind::Stderr if session.is_call() => {
+            return Err(StreamError::Kind(frame.kind));
+        }
         Kind::Stdout | Kind::Stderr => {
             session.check_output(frame.kind, frame.payload)?;
             session.output(frame.kind, frame.payload)?
@@ -563,24 +617,16 @@ fn session_frame(session: &mut Session, frame: Frame<'_>) -> Result<SessionEvent
         }
         Kind::Exit => {
             session.once(Mark::Exit)?;
-            let status = harmless_status(decode(frame.payload)?);
+            let status = clean(decode(frame.payload)?);
             if session.phase == Phase::HungUp {
                 return Ok(SessionEvent::Ended);
+            }
+            if session.is_call() {
+                return Ok(SessionEvent::CallerGone);
             }
             session.finish(status)
         }
         other => return Err(StreamError::Kind(other)),
     };
     Ok(if told.is_ok() { SessionEvent::None } else { SessionEvent::ClientGone })
-}
-
-/// The reasons in a status are the guest's words.
-fn harmless_status(status: ExitStatus) -> ExitStatus {
-    let clean = |reason: String| harmless_line(&reason, MAX_TEXT);
-    match status {
-        ExitStatus::Code(_) | ExitStatus::Signal(_) => status,
-        ExitStatus::NotFound { reason } => ExitStatus::NotFound { reason: clean(reason) },
-        ExitStatus::NotExecutable { reason } => ExitStatus::NotExecutable { reason: clean(reason) },
-        ExitStatus::AgentFailed { reason } => ExitStatus::AgentFailed { reason: clean(reason) },
-    }
 }

@@ -6,6 +6,9 @@
 //! ```
 //!
 //! A detached session has a file in the place of the client; it is never hung up by itself.
+//!
+//! On the stream of a call the guest has the caller, and the client's place has the service: a session
+//! of another link, whose client this end is. What the one says as output the other hears as input.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,8 +18,11 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv};
 
+use casemate_wire::limits::MAX_TEXT;
+use casemate_wire::text::harmless_line;
 use casemate_wire::{
-    CreditError, Decoder, ExitStatus, FrameError, Kind, Receiver, Sender, encode, encode_header,
+    CreditError, Decoder, ExitStatus, FrameError, Kind, Receiver, Sender, decode, encode,
+    encode_header, push_frame,
 };
 
 use crate::queue::{Queue, Written};
@@ -37,6 +43,18 @@ pub(crate) enum Phase {
     Finishing(ExitStatus),
     /// The client has gone; the agent has not yet said that the command ended.
     HungUp,
+}
+
+/// What the guest has at its end of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inside {
+    /// A command that the client runs.
+    Command,
+    /// A caller of a service. The socket leads to the service's session, or to a program of the host.
+    Caller {
+        /// It was told how the service ended.
+        answered: bool,
+    },
 }
 
 /// The host side of a session.
@@ -73,6 +91,9 @@ pub(crate) struct Session {
     pub(crate) watched: Option<EpollFlags>,
     /// The [`Mark`]s that were said.
     said: u8,
+    inside: Inside,
+    /// The socket's other end is closed; what is left in it is still for the caller.
+    closed: bool,
     end: End,
     to_guest: Sender,
     from_guest: Receiver,
@@ -89,6 +110,11 @@ impl Session {
         Self::new(stream, end)
     }
 
+    /// A call whose service's session is at the other end of `socket`.
+    pub(crate) fn calling(stream: u32, socket: OwnedFd) -> Self {
+        Self { inside: Inside::Caller { answered: false }, ..Self::attached(stream, socket) }
+    }
+
     /// A session whose output goes to `file`.
     pub(crate) fn detached(stream: u32, file: File) -> Self {
         let written = file.metadata().map_or(0, |metadata| metadata.len());
@@ -101,6 +127,8 @@ impl Session {
             phase: Phase::Open,
             watched: None,
             said: 0,
+            inside: Inside::Command,
+            closed: false,
             end,
             to_guest: Sender::default(),
             from_guest: Receiver::default(),
@@ -117,13 +145,12 @@ impl Session {
 
     /// What to watch the socket for, given how much waits for the guest.
     pub(crate) fn wants(&self, port_waiting: usize) -> EpollFlags {
-        let End::Client { decoder, queue, .. } = &self.end else { return EpollFlags::empty() };
+        let End::Client { queue, .. } = &self.end else { return EpollFlags::empty() };
         let mut flags = EpollFlags::empty();
         if !queue.is_empty() {
             flags |= EpollFlags::EPOLLOUT;
         }
-        let blocked = matches!(decoder.peek(), Ok(Some(_)));
-        if self.phase == Phase::Open && !blocked && port_waiting < PORT_HIGH_WATER {
+        if self.phase == Phase::Open && !self.is_blocked() && port_waiting < PORT_HIGH_WATER {
             flags |= EpollFlags::EPOLLIN;
         }
         flags
@@ -143,45 +170,123 @@ impl Session {
         port: &mut Queue,
         port_socket: &OwnedFd,
     ) -> Result<(), ClientGone> {
-        let End::Client { socket, decoder, .. } = &mut self.end else { return Ok(()) };
-        let space = decoder.space();
-        if !space.is_empty() {
-            match recv(socket.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return Err(ClientGone),
-                Ok(count) => decoder.filled(count),
-                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
-                Err(_) => return Err(ClientGone),
-            }
-        }
-        self.forward(port, port_socket)
+        if self.receive()? { self.forward(port, port_socket) } else { Ok(()) }
     }
 
-    /// Forwards the client's frames as far as credit and the port's queue allow.
-    pub(crate) fn forward(
+    /// Reads from the client once. False when nothing is there.
+    fn receive(&mut self) -> Result<bool, ClientGone> {
+        let End::Client { socket, decoder, .. } = &mut self.end else { return Ok(false) };
+        let space = decoder.space();
+        if space.is_empty() {
+            return Ok(true);
+        }
+        match recv(socket.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => Err(ClientGone),
+            Ok(count) => {
+                decoder.filled(count);
+                Ok(true)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            Err(_) => Err(ClientGone),
+        }
+    }
+
+    /// The socket's other end was closed. A client that has gone wants nothing any more; a service
+    /// that has ended may have said more than its caller has taken.
+    pub(crate) fn closed(
         &mut self,
         port: &mut Queue,
         port_socket: &OwnedFd,
     ) -> Result<(), ClientGone> {
+        if !self.is_call() {
+            return Err(ClientGone);
+        }
+        self.closed = true;
+        self.go_on(port, port_socket)
+    }
+
+    /// Forwards what waited, after credit came back or the port took something.
+    pub(crate) fn go_on(
+        &mut self,
+        port: &mut Queue,
+        port_socket: &OwnedFd,
+    ) -> Result<(), ClientGone> {
+        self.forward(port, port_socket)?;
+        while self.closed && !self.is_blocked() && port.len() < PORT_HIGH_WATER {
+            if !self.receive()? {
+                return Err(ClientGone);
+            }
+            self.forward(port, port_socket)?;
+        }
+        Ok(())
+    }
+
+    /// A whole frame of the client waits for credit or for the port.
+    fn is_blocked(&self) -> bool {
+        let End::Client { decoder, .. } = &self.end else { return false };
+        matches!(decoder.peek(), Ok(Some(_)))
+    }
+
+    /// Whether events of its socket mean anything still.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.phase != Phase::HungUp && !self.closed
+    }
+
+    /// Forwards the client's frames as far as credit and the port's queue allow.
+    fn forward(&mut self, port: &mut Queue, port_socket: &OwnedFd) -> Result<(), ClientGone> {
         let End::Client { decoder, .. } = &mut self.end else { return Ok(()) };
         loop {
             let Some((_, kind, length)) = decoder.peek().map_err(|_| ClientGone)? else {
                 return Ok(());
             };
+            let input = match self.inside {
+                Inside::Command => Kind::Stdin,
+                Inside::Caller { .. } => Kind::Stdout,
+            };
             if port.len() >= PORT_HIGH_WATER
-                || (kind == Kind::Stdin && length > self.to_guest.available())
+                || (kind == input && length > self.to_guest.available())
             {
                 return Ok(());
             }
             let Ok(Some(frame)) = decoder.next_frame() else { return Err(ClientGone) };
-            match frame.kind {
-                Kind::Stdin => self.to_guest.spend(length),
-                Kind::Resize => drop(frame.size().map_err(|_| ClientGone)?),
+            match (self.inside, frame.kind) {
+                (_, kind) if kind == input => self.to_guest.spend(length),
+                (Inside::Command, Kind::Resize) => drop(frame.size().map_err(|_| ClientGone)?),
+                // What a service says aside is not for its caller.
+                (Inside::Caller { .. }, Kind::Started | Kind::Stderr) => continue,
+                (Inside::Caller { answered }, Kind::Exit) => {
+                    let status = decode(frame.payload).map_err(|_| ClientGone)?;
+                    if !answered {
+                        self.inside = Inside::Caller { answered: true };
+                        push_frame(port.tail(), self.stream, Kind::Exit, &encode(&clean(status)));
+                    }
+                    return Err(ClientGone);
+                }
                 _ => return Err(ClientGone),
             }
-            let header = encode_header(self.stream, frame.kind, length);
+            let kind = if input == Kind::Stdout { Kind::Stdin } else { frame.kind };
+            let header = encode_header(self.stream, kind, length);
             // A port that is closed is noticed where it is read.
             let _ = port.send_or_queue(port_socket, &header, frame.payload);
         }
+    }
+
+    /// Tells the guest that nobody is at the other end any more.
+    pub(crate) fn say_gone(&self, port: &mut Vec<u8>) {
+        match self.inside {
+            Inside::Command => push_frame(port, self.stream, Kind::HangUp, &[]),
+            Inside::Caller { answered: true } => {}
+            Inside::Caller { answered: false } => {
+                let reason = "the service ended without saying how".into();
+                let status = encode(&ExitStatus::AgentFailed { reason });
+                push_frame(port, self.stream, Kind::Exit, &status);
+            }
+        }
+    }
+
+    /// The guest has a caller at its end.
+    pub(crate) fn is_call(&self) -> bool {
+        self.inside != Inside::Command
     }
 
     /// Notes a mark. Said twice, or after the end, it is a breach: such frames cost no credit, so
@@ -218,11 +323,12 @@ impl Session {
         payload: &[u8],
     ) -> Result<Result<(), ClientGone>, CreditError> {
         self.from_guest.received(payload.len())?;
+        let kind = if self.is_call() { Kind::Stdin } else { kind };
         match &mut self.end {
             End::Client { socket, queue, .. } => {
                 let header = encode_header(0, kind, payload.len());
                 match queue.send_or_queue(socket, &header, payload) {
-                    Written::Closed => return Ok(Err(ClientGone)),
+                    Written::Closed => return Ok(self.cannot_write()),
                     Written::Some(_) => self.passed_on(),
                 }
             }
@@ -256,12 +362,25 @@ impl Session {
     pub(crate) fn flush(&mut self) -> Result<(), ClientGone> {
         let End::Client { socket, queue, .. } = &mut self.end else { return Ok(()) };
         match queue.flush(socket) {
-            Written::Closed => Err(ClientGone),
+            Written::Closed => self.cannot_write(),
             Written::Some(_) => {
                 self.passed_on();
                 Ok(())
             }
         }
+    }
+
+    /// The socket takes nothing any more. What a service that has ended said before is still read; its
+    /// end is seen there.
+    fn cannot_write(&mut self) -> Result<(), ClientGone> {
+        if !self.is_call() {
+            return Err(ClientGone);
+        }
+        if let End::Client { queue, .. } = &mut self.end {
+            *queue = Queue::default();
+        }
+        self.passed_on();
+        Ok(())
     }
 
     /// Credit to give back to the agent now.
@@ -283,6 +402,17 @@ impl Session {
         let held = self.from_guest.held();
         self.from_guest.passed_on(held);
         self.end = End::Nobody;
+    }
+}
+
+/// The reasons in a status are a guest's words.
+pub(crate) fn clean(status: ExitStatus) -> ExitStatus {
+    let clean = |reason: String| harmless_line(&reason, MAX_TEXT);
+    match status {
+        ExitStatus::Code(_) | ExitStatus::Signal(_) => status,
+        ExitStatus::NotFound { reason } => ExitStatus::NotFound { reason: clean(reason) },
+        ExitStatus::NotExecutable { reason } => ExitStatus::NotExecutable { reason: clean(reason) },
+        ExitStatus::AgentFailed { reason } => ExitStatus::AgentFailed { reason: clean(reason) },
     }
 }
 

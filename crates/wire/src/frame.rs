@@ -40,7 +40,8 @@ pub enum Kind {
     HangUp = 9,
     /// Guest to host: the command was started (`pid: u32` in the guest).
     Started = 10,
-    /// Guest to host: the command ended; a [`crate::ExitStatus`]. The last frame of a stream.
+    /// Guest to host: the command ended; a [`crate::ExitStatus`]. The last frame of a stream. On the
+    /// stream of a call also host to guest: the service ended.
     Exit = 11,
 }
 

@@ -24,3 +24,9 @@ pub const MAX_TEXT: usize = 4096;
 
 /// Control messages a guest may send in one second before the host calls it a flood.
 pub const MAX_MESSAGES_PER_SECOND: u32 = 1000;
+
+/// Calls of one guest that may wait for an answer at one time.
+pub const MAX_CALLS: usize = 256;
+
+/// Longest name of a service with its argument, and of a target, in bytes.
+pub const MAX_CALL_NAME: usize = 512;

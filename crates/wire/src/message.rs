@@ -58,6 +58,21 @@ pub enum FromGuest {
         /// Why nothing is frozen, for a person; none when all volumes are.
         failure: Option<String>,
     },
+    /// A program of the guest asks for a service of another compartment, or of the host. The answer
+    /// is [`FromHost::Connect`] or [`FromHost::Refuse`].
+    Call {
+        /// Number of the call, given by the agent and not used again on this connection.
+        call: u32,
+        /// Whom it is for, as the caller says it: a name, or a word of the policy language.
+        target: String,
+        /// `SERVICE` or `SERVICE+ARGUMENT`, as the caller says it.
+        service: String,
+    },
+    /// Who called has gone before there was an answer.
+    CallGone {
+        /// Number of the call.
+        call: u32,
+    },
 }
 
 /// From the host to the agent.
@@ -105,6 +120,24 @@ pub enum FromHost {
         clock: u64,
         /// 64 random bytes.
         seed: Vec<u8>,
+    },
+    /// A call goes through. Its stream is a session the other way round: what the caller says is
+    /// [`Kind::Stdout`], what the service says is [`Kind::Stdin`], and a [`Kind::Exit`] of the host
+    /// tells how the service ended. The agent's own is still the last frame of the stream.
+    Connect {
+        /// Number of the stream, never 0 and never used before on this connection.
+        stream: u32,
+        /// Number of the call.
+        call: u32,
+    },
+    /// A call does not go through.
+    Refuse {
+        /// Number of the call.
+        call: u32,
+        /// Exit code of whoever called: 125 to 127.
+        code: u8,
+        /// Why, for a person.
+        reason: String,
     },
 }
 
@@ -316,6 +349,26 @@ pub struct OpenSession {
     pub terminal: Option<TerminalSize>,
     /// The session outlives its client; its standard input is empty.
     pub detached: bool,
+    /// Run a service in place of a program: `argv` is empty then.
+    pub service: Option<Service>,
+}
+
+/// A service that somebody was allowed to call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// Its argument, without the `+`; empty when it has none.
+    pub argument: String,
+    /// Who calls: the name of a compartment, or [`Service::HOST`].
+    pub source: String,
+    /// What the caller asked for as its target.
+    pub target: String,
+}
+
+impl Service {
+    /// How the host is called as a source, for programs that know it from elsewhere.
+    pub const HOST: &'static str = "dom0";
 }
 
 /// Size of a terminal in character cells.

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use casemate_wire::{
     Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, Restrictions, RootDisk,
-    ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode, encode,
-    preamble, push_frame,
+    Service, ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode,
+    encode, preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -36,6 +36,8 @@ fn from_guest() -> Vec<(&'static str, FromGuest)> {
         ("ShuttingDown", FromGuest::ShuttingDown),
         ("RootDamaged", FromGuest::RootDamaged { block: 300 }),
         ("Frozen", FromGuest::Frozen { id: 300, failure: Some("why".into()) }),
+        ("Call", FromGuest::Call { call: 300, target: "t".into(), service: "s+a".into() }),
+        ("CallGone", FromGuest::CallGone { call: 300 }),
     ]
 }
 
@@ -101,6 +103,12 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         user: None,
         terminal: Some(TerminalSize { rows: 24, columns: 300 }),
         detached: false,
+        service: Some(Service {
+            name: "s".into(),
+            argument: "a".into(),
+            source: "b".into(),
+            target: "t".into(),
+        }),
     };
     vec![
         ("Boot", FromHost::Boot(Box::new(boot))),
@@ -111,6 +119,8 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
         ("Freeze", FromHost::Freeze { id: 300, milliseconds: 10_000, memory: true }),
         ("Thaw", FromHost::Thaw),
         ("Resumed", FromHost::Resumed { clock: 1 << 60, seed: vec![7, 8] }),
+        ("Connect", FromHost::Connect { stream: 7, call: 300 }),
+        ("Refuse", FromHost::Refuse { call: 300, code: 126, reason: "why".into() }),
     ]
 }
 

@@ -67,6 +67,7 @@ impl Command {
             user: None,
             terminal: None,
             detached: false,
+            service: None,
         };
         Self::for_account(&request, settings, account, groups)
     }
@@ -188,6 +189,7 @@ mod tests {
             user: None,
             terminal: None,
             detached: false,
+            service: None,
         }
     }
 

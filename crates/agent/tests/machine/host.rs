@@ -293,5 +293,6 @@ pub fn session(argv: &[&str]) -> OpenSession {
         user: None,
         terminal: None,
         detached: false,
+        service: None,
     }
 }

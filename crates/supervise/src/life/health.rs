@@ -85,6 +85,7 @@ impl Health {
             user: self.check.user.clone(),
             terminal: None,
             detached: true,
+            service: None,
         }
     }
 

@@ -161,6 +161,7 @@ impl Life {
                 user: run.user.clone(),
                 pid: None,
                 detached: run.detach,
+                service: None,
                 since: now,
             },
         );
@@ -203,6 +204,7 @@ fn open_session(run: &Run) -> Result<OpenSession, Failure> {
         user: run.user.clone(),
         terminal: run.terminal.map(Into::into),
         detached: run.detach,
+        service: None,
     })
 }
 
