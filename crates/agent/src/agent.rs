@@ -24,6 +24,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::boot;
+use crate::calls::Calls;
 use crate::console::Console;
 use crate::events::{Epoll, Event, Token, Wait};
 use crate::freeze::{Freeze, Mounted};
@@ -75,6 +76,7 @@ struct Agent {
     decoder: Decoder,
     assembler: Assembler,
     sessions: Sessions,
+    calls: Calls,
     settings: Settings,
     console: Option<Console>,
     uevents: Option<Uevents>,
@@ -154,6 +156,7 @@ impl Agent {
             decoder: Decoder::new(),
             assembler: Assembler::default(),
             sessions: Sessions::new(null.into()),
+            calls: Calls::default(),
             settings: Settings::default(),
             console: None,
             uevents: None,
@@ -210,7 +213,12 @@ impl Agent {
                     Token::SIGNALS => self.take_signals(),
                     Token::UEVENTS => self.take_uevents(),
                     Token::FREEZE => self.hear_freeze(),
+                    Token::CALLS => self.calls.accept(&self.epoll),
                     token => {
+                        if let Some(call) = token.as_caller() {
+                            let up = self.link.is_up();
+                            self.calls.hear(call, up.then_some(&mut self.link.out));
+                        }
                         if let Some((id, channel)) = token.as_session() {
                             let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
                             self.sessions.event(id, channel, event.hung_up, &mut at);
@@ -295,6 +303,7 @@ impl Agent {
     fn lose_connection(&mut self, reason: &str) {
         self.log.info(&format!("the connection to the host ended: {reason}"));
         self.sessions.abandon();
+        self.calls.abandon();
         self.freeze = None;
         self.decoder = Decoder::new();
         self.assembler = Assembler::default();

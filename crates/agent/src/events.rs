@@ -20,7 +20,7 @@ pub(crate) enum Channel {
     Stdout = 1,
     /// Its standard error can be read.
     Stderr = 2,
-    /// Its program runs now, or could not be started.
+    /// Its program runs now, or could not be started; of a call, its caller has gone.
     Start = 3,
 }
 
@@ -37,6 +37,18 @@ impl Token {
     pub(crate) const UEVENTS: Self = Self(2);
     /// A process that freezes a file system.
     pub(crate) const FREEZE: Self = Self(3);
+    /// Programs that want to call.
+    pub(crate) const CALLS: Self = Self(1 << 40);
+
+    /// A program whose call with this number waits.
+    pub(crate) fn caller(call: u32) -> Self {
+        Self(1 << 41 | u64::from(call))
+    }
+
+    /// The number of the call, if that is what the token stands for.
+    pub(crate) fn as_caller(self) -> Option<u32> {
+        (self.0 >> 41 == 1).then_some(self.0 as u32)
+    }
 
     /// A descriptor of the session with this id; ids begin with 1.
     pub(crate) fn session(id: u32, channel: Channel) -> Self {
@@ -172,6 +184,13 @@ mod tests {
         assert_eq!(Token::SIGNALS.as_session(), None);
         assert_eq!(Token::UEVENTS.as_session(), None);
         assert_eq!(Token::FREEZE.as_session(), None);
+        assert_eq!(Token::CALLS.as_session(), None);
+        for call in [0, 1, u32::MAX] {
+            assert_eq!(Token::caller(call).as_caller(), Some(call));
+            assert_eq!(Token::caller(call).as_session(), None);
+        }
+        assert_eq!(Token::session(u32::MAX, Channel::Start).as_caller(), None);
+        assert_eq!(Token::CALLS.as_caller(), None);
     }
 
     #[test]

@@ -22,6 +22,8 @@
 mod accounts;
 mod agent;
 mod boot;
+pub mod caller;
+mod calls;
 mod console;
 mod events;
 mod freeze;

@@ -1,9 +1,17 @@
-//! The agent's program: `/init` of the initrd, or `casemate-agent --service` under another init.
+//! The agent's program: `/init` of the initrd, `casemate-agent --service` under another init, or
+//! `casemate-call` for the guest's programs.
 
 use std::process::ExitCode;
 
+use casemate_agent::caller;
+
 fn main() -> ExitCode {
-    let argument = std::env::args_os().nth(1);
+    let mut arguments = std::env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    if std::process::id() != 1 && caller::is_caller(&called) {
+        return caller::run(arguments.collect(), caller::shows_on_terminal());
+    }
+    let argument = arguments.next();
     match argument.as_ref().and_then(|argument| argument.to_str()) {
         _ if std::process::id() == 1 => casemate_agent::run_as_init(),
         Some("--service") => casemate_agent::run_as_service(),

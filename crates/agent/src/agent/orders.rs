@@ -66,6 +66,14 @@ impl Agent {
             }
             FromHost::Thaw => (self.freeze, self.hold) = (None, None),
             FromHost::Resumed { clock, seed } => self.resumed(clock, &seed),
+            FromHost::Connect { stream, call } => {
+                let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
+                match self.calls.connect(call) {
+                    Some((caller, pipes)) => self.sessions.call(stream, caller, pipes, &mut at)?,
+                    None => self.sessions.no_call(stream, &mut at),
+                }
+            }
+            FromHost::Refuse { call, code, reason } => self.calls.refused(call, code, &reason),
         }
         Ok(())
     }
@@ -145,6 +153,9 @@ impl Agent {
             }
         }
         self.sessions.use_cgroups();
+        if let Err(error) = self.calls.open(&self.epoll) {
+            self.log.warn(format!("programs of the guest cannot call: {error}"));
+        }
         self.settings = Settings {
             default_user: boot.default_user,
             environment: boot.environment,
@@ -198,6 +209,7 @@ impl Agent {
         if let Some(uevents) = &self.uevents {
             self.epoll.add_read(uevents, Token::UEVENTS)?;
         }
+        self.calls.watch(&self.epoll)?;
         self.link.watch(&self.epoll)
     }
 }

@@ -7,6 +7,7 @@ use std::ffi::CString;
 
 use casemate_wire::{ExitStatus, OpenSession, Restrictions};
 
+use super::service;
 use crate::accounts::{self, Account};
 
 /// Search path of a session that brings none.
@@ -80,9 +81,12 @@ impl Command {
     ) -> Result<Self, ExitStatus> {
         let variables = variables(request, settings, account);
         let path = variables.get(b"PATH".as_slice()).cloned().unwrap_or_default();
-        let (candidates, argv) = match request.argv.split_first() {
-            Some((program, _)) => (candidates(program, &path), request.argv.clone()),
-            None => (vec![account.shell.clone().into_bytes()], vec![login_name(&account.shell)]),
+        let (candidates, argv) = match (&request.service, request.argv.split_first()) {
+            (Some(service), _) => service::command(service)?,
+            (None, Some((program, _))) => (candidates(program, &path), request.argv.clone()),
+            (None, None) => {
+                (vec![account.shell.clone().into_bytes()], vec![login_name(&account.shell)])
+            }
         };
         let environment = variables
             .into_iter()
@@ -134,6 +138,11 @@ fn variables(
     }
     for (name, value) in &request.environment {
         set(name, value);
+    }
+    if let Some(service) = &request.service {
+        for (name, value) in service::variables(service) {
+            set(name.as_bytes(), value.as_bytes());
+        }
     }
     variables
 }

@@ -15,26 +15,29 @@ pub(crate) mod cgroup;
 pub(crate) mod command;
 mod output;
 mod plumbing;
+mod service;
 pub(crate) mod spawn;
 mod stdin;
 pub(crate) mod table;
 pub(crate) mod terminal;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use casemate_wire::{CreditError, ExitStatus, Kind, OpenSession, Receiver, Sender, TerminalSize};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::Pid;
 
 use self::cgroup::{Cgroup, Cgroups};
 use self::command::{Command, Settings};
-use self::output::Output;
+use self::output::{Form, Output};
 use self::plumbing::Plumbing;
 use self::spawn::{Spawned, StartFailure, Streams};
 use self::stdin::Stdin;
+use crate::calls::{self, Pipes};
 use crate::events::{Channel, Epoll, Token};
 use crate::outbox::Outbox;
 
@@ -54,7 +57,12 @@ pub(crate) struct Session {
     /// The host's number for it; none when no host listens any more (a detached session whose
     /// connection was lost).
     stream: Option<u32>,
-    pid: Pid,
+    /// Its main process; none when a program calls a service, or the service is a socket.
+    pid: Option<Pid>,
+    /// The socket of whoever calls, when this is a call.
+    caller: Option<OwnedFd>,
+    /// How the service ended that was called.
+    answer: Option<ExitStatus>,
     /// The program's name, for error messages.
     name: String,
     /// Where it was to run, for the same.
@@ -92,7 +100,9 @@ impl Session {
             Ok((plumbing, spawned)) => Ok(Self {
                 id,
                 stream: Some(stream),
-                pid: spawned.pid,
+                pid: Some(spawned.pid),
+                caller: None,
+                answer: None,
                 name: command.argv[0].to_string_lossy().into_owned(),
                 directory: command.directories[0].to_string_lossy().into_owned(),
                 start: Some(spawned.start),
@@ -152,14 +162,112 @@ impl Session {
 
     /// Whether the main process has this id.
     pub(crate) fn is(&self, pid: Pid) -> bool {
-        self.pid == pid
+        self.pid == Some(pid)
+    }
+
+    /// A session without a process: what is in the guest is at the other ends of two descriptors.
+    fn without_process(id: u32, stream: u32, stdin: Stdin, stdout: Output) -> Self {
+        Self {
+            id,
+            stream: Some(stream),
+            pid: None,
+            caller: None,
+            answer: None,
+            name: String::new(),
+            directory: String::new(),
+            start: None,
+            early_signals: 0,
+            stdin,
+            stdout,
+            stderr: Output::closed(),
+            credit: Sender::default(),
+            held: Receiver::default(),
+            exit: None,
+            detached: false,
+            cgroup: None,
+            queued: false,
+        }
+    }
+
+    /// A call that the host let through.
+    ///
+    /// # Errors
+    /// The kernel refuses to watch its descriptors.
+    pub(crate) fn call(
+        id: u32,
+        stream: u32,
+        caller: OwnedFd,
+        pipes: Pipes,
+        epoll: &Epoll,
+    ) -> io::Result<Self> {
+        epoll.add_read(&pipes.input, Token::session(id, Channel::Stdout))?;
+        epoll.only_read(&caller, Token::session(id, Channel::Start))?;
+        let stdin = Stdin::pipe(pipes.output, id);
+        let stdout = Output::new(pipes.input, Form::Pipe, Kind::Stdout);
+        Ok(Self { caller: Some(caller), ..Self::without_process(id, stream, stdin, stdout) })
+    }
+
+    /// A service that is a socket, connected.
+    ///
+    /// # Errors
+    /// The kernel refuses to watch it.
+    pub(crate) fn socket(id: u32, stream: u32, socket: OwnedFd, epoll: &Epoll) -> io::Result<Self> {
+        let writing = socket.try_clone()?;
+        epoll.add_read(&socket, Token::session(id, Channel::Stdout))?;
+        let stdout = Output::new(socket, Form::Pipe, Kind::Stdout);
+        Ok(Self::without_process(id, stream, Stdin::socket(writing, id), stdout))
+    }
+
+    /// The service that was called has ended. False when this is no call.
+    pub(crate) fn answered(&mut self, status: ExitStatus, at: &mut Desk<'_>) -> bool {
+        if self.caller.is_some() {
+            self.answer = Some(status);
+            self.pass_answer_on(at);
+        }
+        self.caller.is_some()
+    }
+
+    /// Tells the caller how the service ended, behind everything that it said.
+    fn pass_answer_on(&mut self, at: &mut Desk<'_>) {
+        if self.exit.is_some() || !self.stdin.is_flushed() {
+            return;
+        }
+        let (Some(caller), Some(status)) = (&self.caller, self.answer.take()) else { return };
+        calls::tell_end(caller, &status);
+        self.end_call(at);
+    }
+
+    /// Nothing of the call is left to do.
+    fn end_call(&mut self, at: &mut Desk<'_>) {
+        self.exit = Some(ExitStatus::Code(0));
+        self.stdin.close();
+        self.stdout.close(self.stream, at.outbox);
+    }
+
+    /// The caller's socket has something: its end, for it has nothing more to say.
+    fn caller_gone(&mut self, at: &mut Desk<'_>) {
+        if self.exit.is_none() {
+            self.end_call(at);
+        }
     }
 
     /// Epoll's news of one of its descriptors.
     pub(crate) fn event(&mut self, channel: Channel, hung_up: bool, at: &mut Desk<'_>) {
         match channel {
+            Channel::Start if self.caller.is_some() => {
+                // The registration itself may be told, without anything being there.
+                let mut byte = [0];
+                let fd = self.caller.as_ref().map(AsRawFd::as_raw_fd).unwrap_or(-1);
+                match recv(fd, &mut byte, MsgFlags::MSG_DONTWAIT) {
+                    Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    _ => self.caller_gone(at),
+                }
+            }
             Channel::Start => self.poll_start(at),
-            Channel::Stdin => self.flush_stdin(at),
+            Channel::Stdin => {
+                self.flush_stdin(at);
+                self.pass_answer_on(at);
+            }
             Channel::Stdout => self.stdout.event(hung_up),
             Channel::Stderr => self.stderr.event(hung_up),
         }
@@ -183,7 +291,7 @@ impl Session {
             self.stderr.close(self.stream, at.outbox);
             return;
         }
-        let pid = self.pid.as_raw() as u32;
+        let pid = self.pid.map_or(0, |pid| pid.as_raw() as u32);
         self.tell(at.outbox, Kind::Started, &pid.to_le_bytes());
         let early = std::mem::take(&mut self.early_signals);
         for signal in 1..=64 {
@@ -241,6 +349,10 @@ impl Session {
         }
         let stdout = self.stdout.turn(self.stream, &mut self.credit, at.outbox);
         let stderr = self.stderr.turn(self.stream, &mut self.credit, at.outbox);
+        if self.pid.is_none() && self.caller.is_none() && self.stdout.is_closed() {
+            // A socket has no other end than this.
+            self.exit.get_or_insert(ExitStatus::Code(0));
+        }
         stdout || stderr
     }
 
@@ -280,7 +392,9 @@ impl Session {
             self.early_signals |= 1 << (number.saturating_sub(1) & 63);
             return;
         }
-        signal_group(self.stdout.foreground().unwrap_or(self.pid), number);
+        if let Some(group) = self.stdout.foreground().or(self.pid) {
+            signal_group(group, number);
+        }
     }
 
     fn tell(&self, outbox: &mut Outbox, kind: Kind, payload: &[u8]) {

@@ -5,9 +5,10 @@
 //! closed its input will never read; else its client would wait for credit for ever.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::terminal;
 use crate::events::{Channel, Epoll, Token};
@@ -17,6 +18,7 @@ use crate::events::{Channel, Epoll, Token};
 enum Form {
     Pipe,
     Terminal,
+    Socket,
 }
 
 /// The way in.
@@ -42,6 +44,11 @@ impl Stdin {
     /// The master of a terminal, non-blocking.
     pub(crate) fn terminal(fd: OwnedFd, session: u32) -> Self {
         Self::new(Some(fd), Form::Terminal, session)
+    }
+
+    /// A connected socket, non-blocking; it is read elsewhere.
+    pub(crate) fn socket(fd: OwnedFd, session: u32) -> Self {
+        Self::new(Some(fd), Form::Socket, session)
     }
 
     /// Nobody reads: everything is thrown away.
@@ -124,11 +131,29 @@ impl Stdin {
         }
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
-            if self.ended && self.form == Form::Pipe {
-                self.fd = None;
+            if self.ended {
+                self.close_writing();
             }
         }
         passed_on
+    }
+
+    /// There will be no more, and all of it was taken.
+    fn close_writing(&mut self) {
+        match (self.form, &self.fd) {
+            (Form::Terminal, _) | (_, None) => return,
+            (Form::Pipe, _) => {}
+            // The other direction goes on.
+            (Form::Socket, Some(fd)) => {
+                let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
+            }
+        }
+        self.fd = None;
+    }
+
+    /// Whether nothing waits to be taken.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Whether input waits for a terminal. Its kernel buffers have been seen to forget the

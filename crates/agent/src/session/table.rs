@@ -9,14 +9,16 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use casemate_wire::{
-    CreditError, ExitStatus, Frame, FrameError, Kind, OpenSession, encode, limits,
+    CreditError, ExitStatus, Frame, FrameError, Kind, MessageError, OpenSession, encode, limits,
 };
 use nix::libc;
 use nix::unistd::Pid;
 
 use super::cgroup::{Cgroup, Cgroups};
 use super::command::Settings;
+use super::service;
 use super::{Desk, Ground, Session, kill_group, signal_group};
+use crate::calls::Pipes;
 use crate::events::Channel;
 
 /// From hanging up to killing.
@@ -31,6 +33,9 @@ pub(crate) enum StreamError {
     /// A payload has not the form that its kind asks for.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// A status that is none.
+    #[error(transparent)]
+    Message(#[from] MessageError),
     /// More data or credit than there can be.
     #[error("stream {stream}: {source}")]
     Credit {
@@ -118,7 +123,13 @@ impl Sessions {
             cgroups: &mut self.cgroups,
             null: std::os::fd::AsFd::as_fd(&self.null),
         };
-        match Session::open(id, stream, request, &mut ground) {
+        let opened = match request.service.as_ref().and_then(service::connect) {
+            Some(connected) => connected.and_then(|socket| {
+                Session::socket(id, stream, socket, at.epoll).map_err(service::failed)
+            }),
+            None => Session::open(id, stream, request, &mut ground),
+        };
+        match opened {
             Ok(session) => {
                 self.by_id.insert(id, session);
                 self.by_stream.insert(stream, id);
@@ -126,6 +137,35 @@ impl Sessions {
             Err(exit) => at.outbox.frame(stream, Kind::Exit, &encode(&exit)),
         }
         Ok(())
+    }
+
+    /// Makes a session of a call that the host let through.
+    pub(crate) fn call(
+        &mut self,
+        stream: u32,
+        caller: OwnedFd,
+        pipes: Pipes,
+        at: &mut Desk<'_>,
+    ) -> Result<(), StreamError> {
+        if stream == 0 || self.by_stream.contains_key(&stream) {
+            return Err(StreamError::InUse(stream));
+        }
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        let id = self.last_id;
+        match Session::call(id, stream, caller, pipes, at.epoll) {
+            Ok(session) if self.by_id.len() < limits::MAX_SESSIONS => {
+                self.by_id.insert(id, session);
+                self.by_stream.insert(stream, id);
+            }
+            // The caller sees its socket close.
+            _ => self.no_call(stream, at),
+        }
+        Ok(())
+    }
+
+    /// Whoever called has gone.
+    pub(crate) fn no_call(&self, stream: u32, at: &mut Desk<'_>) {
+        at.outbox.frame(stream, Kind::Exit, &encode(&ExitStatus::Code(0)));
     }
 
     /// A frame of the host for a session. Frames for sessions that are over are late, not wrong.
@@ -164,6 +204,16 @@ impl Sessions {
             Kind::HangUp => {
                 if let Some(id) = self.by_stream.get(&stream).copied() {
                     self.hang_up(id);
+                }
+            }
+            Kind::Exit => {
+                let status = casemate_wire::decode(frame.payload)?;
+                if let Some(session) = session {
+                    if !session.answered(status, at) {
+                        return Err(StreamError::Kind { stream, kind: Kind::Exit });
+                    }
+                    let id = session.id;
+                    self.finish(id, at);
                 }
             }
             kind => return Err(StreamError::Kind { stream, kind }),
@@ -232,12 +282,14 @@ impl Sessions {
         if let Some(stream) = session.stream {
             self.by_stream.remove(&stream);
         }
-        signal_group(session.pid, libc::SIGHUP as u8);
+        // A caller sees its socket close.
+        let Some(pid) = session.pid else { return };
+        signal_group(pid, libc::SIGHUP as u8);
         // A stopped process hears it only when it goes on.
-        signal_group(session.pid, libc::SIGCONT as u8);
+        signal_group(pid, libc::SIGCONT as u8);
         self.hung_up.push(HungUp {
             at: Instant::now() + GRACE,
-            pid: session.pid,
+            pid,
             cgroup: session.cgroup,
             detached: session.detached,
         });
@@ -260,8 +312,8 @@ impl Sessions {
     /// Hangs up on every terminal: the guest shuts down, and shells ignore SIGTERM.
     pub(crate) fn hang_up_terminals(&self) {
         for session in self.by_id.values() {
-            if session.stdout.foreground().is_some() {
-                signal_group(session.pid, libc::SIGHUP as u8);
+            if let (Some(_), Some(pid)) = (session.stdout.foreground(), session.pid) {
+                signal_group(pid, libc::SIGHUP as u8);
             }
         }
     }
