@@ -94,6 +94,7 @@ fn call(wanted: &Wanted) -> io::Result<u8> {
     let rights = [ControlMessage::ScmRights(&descriptors)];
     sendmsg::<()>(agent.as_raw_fd(), &words, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     drop((their_input, their_output));
+    let mut child = None;
     match wanted.program.split_first() {
         None => pass_on(our_output, our_input, wanted.filter)?,
         Some((program, arguments)) => {
@@ -101,10 +102,15 @@ fn call(wanted: &Wanted) -> io::Result<u8> {
             command.args(arguments).stdin(Stdio::from(our_input)).stdout(Stdio::from(our_output));
             // SAFETY: nothing but a system call.
             unsafe { command.pre_exec(restore_sigpipe) };
-            command.spawn()?;
+            child = Some(command.spawn()?);
         }
     }
-    answer(&agent)
+    let code = answer(&agent)?;
+    // It may still have to take what the service said.
+    if let Some(mut child) = child {
+        child.wait()?;
+    }
+    Ok(code)
 }
 
 fn restore_sigpipe() -> io::Result<()> {

@@ -66,6 +66,11 @@ pub(crate) enum Command {
     /// Say which compartment may call what in which other.
     #[command(subcommand)]
     Policy(Policy),
+    /// Call a service of a compartment.
+    Call(Call),
+    /// Decide a call of a guest; started by its supervisor.
+    #[command(hide = true)]
+    Broker(Broker),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -114,6 +119,34 @@ pub(crate) struct Run {
     /// Program and arguments, executed as they are; the user's login shell when not given.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Arguments of `call`.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit code: the service's own; 128 + n when signal n ended it; 125 when \
+    casemate failed, 126 when it was refused or could not be executed, 127 when there is no such \
+    service.")]
+pub(crate) struct Call {
+    /// User in the guest.
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Name of the compartment, or @dispvm:NAME for a fresh disposable made from it.
+    pub(crate) target: String,
+    /// SERVICE or SERVICE+ARGUMENT.
+    pub(crate) service: String,
+}
+
+/// Arguments of `broker`.
+#[derive(Args, Debug)]
+pub(crate) struct Broker {
+    /// Who calls.
+    pub(crate) source: String,
+    /// Whom for.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) target: String,
+    /// Which service.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) service: String,
 }
 
 /// A compartment.

@@ -67,6 +67,7 @@ fn of_guest(world: &World, name: &str) -> Result<Report, Problem> {
             user: Some("root".into()),
             terminal: None,
             detach: false,
+            service: None,
         };
         let request = Request::Run(Box::new(run));
         supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await?;

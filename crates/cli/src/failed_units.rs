@@ -44,6 +44,7 @@ pub(crate) async fn of(world: &World, name: &str) -> Option<Vec<String>> {
         user: Some("root".into()),
         terminal: None,
         detach: false,
+        service: None,
     };
     let request = Request::Run(Box::new(run));
     supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await.ok()?;

@@ -7,6 +7,7 @@
 mod output;
 
 mod arguments;
+mod call;
 mod connect;
 mod console;
 mod doctor;
@@ -52,8 +53,8 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(problem) => {
             eprint!("{problem}");
-            // `run` has the exit codes 1 to 124 for its command.
-            let of_run = matches!(arguments.command, Command::Run(_));
+            // They have the exit codes 1 to 124 for what they run.
+            let of_run = matches!(arguments.command, Command::Run(_) | Command::Call(_));
             ExitCode::from(if of_run { run::OWN_FAILURE } else { problem.code })
         }
     }
@@ -99,6 +100,8 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Secret(command) => secret::secret(&world, command),
         Command::Snapshot(command) => snapshot::snapshot(&world, command),
         Command::Policy(command) => policy::policy(&world, command),
+        Command::Call(arguments) => call::call(&world, arguments, verbose),
+        Command::Broker(arguments) => call::broker(&world, arguments),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

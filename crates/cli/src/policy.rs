@@ -6,6 +6,8 @@
 mod check;
 mod explain;
 
+pub(crate) use explain::placed;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -14,7 +16,7 @@ use std::path::{Path, PathBuf};
 use casemate_host::places::{Environment, Places};
 use casemate_policy::vectors::Case;
 use casemate_policy::{Engine, Graph, Link, System};
-use casemate_supervise::policy::{self, PolicyError, ReadPolicy};
+use casemate_supervise::policy::{self, Place, PolicyError, ReadPolicy};
 use casemate_supervise::prepare::World;
 
 use crate::arguments::{GraphFormat, Policy, PolicyFrom};
@@ -55,7 +57,7 @@ pub(crate) fn of_files(command: &Policy) -> Result<u8, Problem> {
         Policy::Check { from, .. } | Policy::Explain { from, .. } | Policy::Graph { from, .. } => {
             let system = described(from.system_info.as_deref().unwrap_or(Path::new("")))?;
             let places = Places::find(&Environment::current());
-            let read = policy::load(from.policy_dir.as_deref(), &places)?;
+            let read = policy::load(Place::named(from.policy_dir.as_deref()), &places)?;
             carry_out(command, Judged { read, system, notes: Vec::new() })
         }
     }
@@ -84,7 +86,7 @@ fn judged(world: &World, from: &PolicyFrom) -> Result<Judged, Problem> {
             names.join(", ")
         ));
     }
-    let read = policy::load(from.policy_dir.as_deref(), &world.places)?;
+    let read = policy::load(Place::of(world, from.policy_dir.as_deref()), &world.places)?;
     Ok(Judged { read, system: policy::system(settings, &running), notes })
 }
 

@@ -28,7 +28,7 @@ pub(crate) const OWN_FAILURE: u8 = 125;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Times a compartment that is just ending is waited for and started again.
-const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 
 /// What the output thread tells.
 enum News {
@@ -48,25 +48,40 @@ enum Attempt {
 /// # Errors
 /// casemate itself failed.
 pub(crate) fn run(world: &World, arguments: &Run, verbose: bool) -> Result<u8, Problem> {
-    let compartment = world.compartment(&arguments.name)?;
+    world.compartment(&arguments.name)?;
     let wanted = request(arguments);
     check_length(arguments)?;
-    let target = if arguments.disposable {
+    in_compartment(world, &arguments.name, arguments.disposable, &wanted, verbose)
+}
+
+/// Runs what is wanted in a compartment, or (`disposable`) in a fresh one made from it.
+///
+/// # Errors
+/// casemate itself failed.
+pub(crate) fn in_compartment(
+    world: &World,
+    name: &str,
+    disposable: bool,
+    wanted: &control::Run,
+    verbose: bool,
+) -> Result<u8, Problem> {
+    let compartment = world.compartment(name)?;
+    let target = if disposable {
         if !compartment.disposable_template {
-            return Err(PrepareError::NoTemplate(arguments.name.clone()).into());
+            return Err(PrepareError::NoTemplate(name.into()).into());
         }
-        fresh(world, &arguments.name)?
+        fresh(world, name)?
     } else {
-        Target::Declared(arguments.name.clone())
+        Target::Declared(name.into())
     };
     crate::event_loop()?.block_on(async {
         let mut target = target;
         for _ in 0..ATTEMPTS {
-            match attempt(world, &target, &wanted, verbose).await? {
+            match attempt(world, &target, wanted, verbose).await? {
                 Attempt::Code(code) => return Ok(code),
                 // Another call drew the same number first.
-                Attempt::Again if arguments.disposable => {
-                    target = fresh(world, &arguments.name)?;
+                Attempt::Again if disposable => {
+                    target = fresh(world, name)?;
                 }
                 Attempt::Again => {}
             }
@@ -130,11 +145,12 @@ fn request(arguments: &Run) -> control::Run {
         user: if arguments.root { Some("root".into()) } else { arguments.user.clone() },
         terminal,
         detach: arguments.detach,
+        service: None,
     }
 }
 
 /// A fresh disposable whose number nobody uses.
-fn fresh(world: &World, template: &str) -> Result<Target, Problem> {
+pub(crate) fn fresh(world: &World, template: &str) -> Result<Target, Problem> {
     for _ in 0..100 {
         let seed = casemate_host::random::seed()?;
         let number = 1000 + u32::from(u16::from_le_bytes([seed[0], seed[1]])) % 9000;
@@ -343,7 +359,8 @@ fn exit(name: &str, wanted: &control::Run, status: &ExitStatus) -> u8 {
     | ExitStatus::NotExecutable { reason }
     | ExitStatus::AgentFailed { reason } = status
     {
-        let program = wanted.argv.first().map_or("the login shell", String::as_str);
+        let service = wanted.service.as_ref().map(|service| &service.name);
+        let program = wanted.argv.first().or(service).map_or("the login shell", String::as_str);
         let what = format!("could not run `{program}` in compartment `{name}`");
         eprint!("{}", Problem { causes: vec![reason.clone()], ..Problem::new(what) });
     }

@@ -75,6 +75,23 @@ pub struct Run {
     /// Outlive the client; output goes to a log.
     #[serde(default)]
     pub detach: bool,
+    /// Run a service in place of `argv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+}
+
+/// A service that somebody was allowed to call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its argument, without the `+`; empty when it has none.
+    #[serde(default)]
+    pub argument: String,
+    /// Who calls.
+    pub source: String,
+    /// What the caller asked for as its target.
+    pub target: String,
 }
 
 /// Size of a terminal in character cells.

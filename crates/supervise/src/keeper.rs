@@ -21,6 +21,7 @@ use casemate_image::Image;
 use casemate_plan::Step;
 use serde::{Deserialize, Serialize};
 
+use crate::broker;
 use crate::chain;
 use crate::control::Failure;
 use crate::life::Outcome;
@@ -240,6 +241,11 @@ fn serve<'w>(
         secrets: prepared.secrets,
         _shares: prepared.shares,
         memory: prepared.memory,
+        broker: broker::Program {
+            path: broker::command_line(&own_program()),
+            config: start.config.clone(),
+            source: start.target.name(),
+        },
         memory_place: world.memory_place(world.compartment(start.target.declared())?)?,
     };
     let ending = tokio::task::LocalSet::new().block_on(&event_loop, async {
@@ -260,6 +266,11 @@ fn serve<'w>(
         volumes::keep_state(ending.volumes, rule.as_str());
     }
     Ok(ending.outcome)
+}
+
+/// The file of this program.
+fn own_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_default()
 }
 
 /// The control socket: systemd's, or one that goes with this supervisor.

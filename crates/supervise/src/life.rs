@@ -17,6 +17,7 @@
 //! ([`crate::runtime`]) carries the effects out in order. Only the host decides when a life ends;
 //! what a guest says can end it sooner, never lengthen it.
 
+mod calls;
 mod event;
 mod health;
 mod memory;
@@ -34,6 +35,7 @@ use casemate_plan::service::{HealthCheck, Restart};
 use casemate_wire::{Boot, ExitStatus};
 
 use crate::control::{Failure, Progress, Run, SessionStatus};
+use calls::Calls;
 pub use event::{Effect, Event, RequestId};
 use health::Health;
 use memory::Resuming;
@@ -172,6 +174,7 @@ pub struct Life {
     shots: u32,
     /// The snapshot from whose memory the guest is about to go on.
     resuming: Option<Resuming>,
+    calls: Calls,
     effects: Vec<Effect>,
 }
 
@@ -204,6 +207,7 @@ impl Life {
             shot: None,
             shots: 0,
             resuming: None,
+            calls: Calls::default(),
             effects: Vec::new(),
         }
     }
@@ -243,6 +247,7 @@ impl Life {
                 self.memory_encrypted(snapshot, result, now);
             }
             Event::MemoryRead(result) => self.memory_read(result, now),
+            Event::CallDecided { call, result } => self.call_decided(call, result),
         }
         std::mem::take(&mut self.effects)
     }
@@ -375,6 +380,7 @@ impl Life {
             Report::Pong { .. } => {}
             Report::ShuttingDown => self.guest_shuts_down = true,
             Report::Started { stream, pid } => self.started(stream, pid),
+            Report::Ended { stream, .. } if self.call_ended(stream) => {}
             Report::Ended { stream, status } => self.ended(stream, status.as_ref(), now),
             Report::Broken { reason } => {
                 self.fail(format!("the guest broke the protocol: {reason}"), now);
@@ -384,6 +390,8 @@ impl Life {
                 self.judge(now);
             }
             Report::Frozen { id, failure } => self.frozen(id, failure, now),
+            Report::Call { call, target, service } => self.call(call, target, service),
+            Report::CallGone { call } => self.call_gone(call),
         }
     }
 
@@ -632,6 +640,7 @@ impl Life {
             }
         }
         self.end_snapshot(&failure, now);
+        self.forget_calls();
     }
 
     fn reply_stopped(&mut self) {

@@ -13,6 +13,8 @@ use casemate_host::places::Places;
 use casemate_policy::limits::MAX_FILE;
 use casemate_policy::{Compartment, Library, Policy, PolicyFile, System, arrange};
 
+use crate::prepare::World;
+
 /// The directory of policy files below a configuration directory.
 pub const FOLDER: &str = "policy.d";
 
@@ -42,19 +44,65 @@ pub struct ReadPolicy {
     pub shadowed: Vec<(PathBuf, PathBuf)>,
 }
 
-/// Reads the policy that applies: the files of `named` alone when given, else the system's and, for
-/// an ordinary user, behind them his own.
+/// Where to look for policy files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where the system and, for an ordinary user, he himself keeps them.
+    Usual,
+    /// In this directory alone, which must be there.
+    Named(PathBuf),
+    /// In this directory alone, if it is there: it lies beside the only configuration that is read.
+    Beside(PathBuf),
+}
+
+impl Place {
+    /// The directory that was named, if one was.
+    pub fn named(directory: Option<&Path>) -> Self {
+        directory.map_or(Self::Usual, |directory| Self::Named(directory.into()))
+    }
+
+    /// The same; else what goes with the configuration of `world`.
+    pub fn of(world: &World, directory: Option<&Path>) -> Self {
+        match (directory, &world.named) {
+            (Some(directory), _) => Self::Named(directory.into()),
+            (None, None) => Self::Usual,
+            (None, Some(configuration)) => {
+                let folder = match configuration.is_dir() {
+                    true => configuration.clone(),
+                    false => configuration.parent().unwrap_or(Path::new("")).into(),
+                };
+                Self::Beside(folder.join(FOLDER))
+            }
+        }
+    }
+
+    /// The directories called `name` that lie beside those of policy files: the user's before the
+    /// system's.
+    pub fn beside(&self, places: &Places, name: &str) -> Vec<PathBuf> {
+        match self {
+            Self::Named(path) | Self::Beside(path) => vec![path.with_file_name(name)],
+            Self::Usual => {
+                let own = places.configuration().ok().filter(|_| !places.is_system());
+                let own = own.map(|place| place.join(name));
+                own.into_iter().chain([Path::new(SYSTEM[0]).with_file_name(name)]).collect()
+            }
+        }
+    }
+}
+
+/// Reads the policy that applies.
 ///
 /// # Errors
 /// A directory cannot be read: then nothing is allowed. One that is not there is empty.
-pub fn load(named: Option<&Path>, places: &Places) -> Result<ReadPolicy, PolicyError> {
+pub fn load(place: Place, places: &Places) -> Result<ReadPolicy, PolicyError> {
     let mut groups: Vec<Vec<PathBuf>> = Vec::new();
-    match named {
-        Some(path) => {
-            let failed = |source| PolicyError { path: path.into(), source };
-            groups.push(vec![std::path::absolute(path).map_err(failed)?]);
+    let must_exist = matches!(place, Place::Named(_));
+    match place {
+        Place::Named(path) | Place::Beside(path) => {
+            let failed = |source| PolicyError { path: path.clone(), source };
+            groups.push(vec![std::path::absolute(&path).map_err(failed)?]);
         }
-        None => {
+        Place::Usual => {
             groups.push(SYSTEM.map(PathBuf::from).to_vec());
             if !places.is_system()
                 && let Ok(place) = places.configuration()
@@ -66,7 +114,7 @@ pub fn load(named: Option<&Path>, places: &Places) -> Result<ReadPolicy, PolicyE
     let mut files = Vec::new();
     let mut shadowed = Vec::new();
     for group in &groups {
-        let listed = group.iter().map(|directory| list(directory, named.is_some()));
+        let listed = group.iter().map(|directory| list(directory, must_exist));
         let arranged = arrange(&listed.collect::<Result<Vec<_>, _>>()?);
         files.extend(arranged.files.into_iter().map(read));
         shadowed.extend(arranged.shadowed);
@@ -185,7 +233,7 @@ mod tests {
 
     fn named(folder: &Path) -> ReadPolicy {
         let places = Places::find(&casemate_host::places::Environment::default());
-        load(Some(folder), &places).expect("read")
+        load(Place::Named(folder.into()), &places).expect("read")
     }
 
     #[test]
@@ -229,7 +277,7 @@ mod tests {
     fn a_directory_that_is_named_must_be_there() {
         let folder = tempfile::tempdir().expect("a directory");
         let places = Places::find(&casemate_host::places::Environment::default());
-        let error = load(Some(&folder.path().join("gone")), &places).expect_err("gone");
+        let error = load(Place::Named(folder.path().join("gone")), &places).expect_err("gone");
         assert!(error.to_string().starts_with("could not read the directory of policy files /"));
     }
 

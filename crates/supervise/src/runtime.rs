@@ -3,6 +3,7 @@
 //! One thread. Everything that can happen arrives in one `select`, becomes an [`Event`], and the
 //! effects that come back are carried out before the next event is looked at.
 
+mod calls;
 mod memory;
 mod snapshot;
 
@@ -25,6 +26,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::broker;
 use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
@@ -35,6 +37,7 @@ use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
 use crate::shares::OpenShare;
 use crate::volumes::OpenVolume;
+use calls::Brokers;
 use snapshot::Shot;
 
 /// Orders that may wait for the link process before it counts as stuck.
@@ -75,6 +78,8 @@ pub(crate) struct Assignment<'w> {
     pub(crate) memory: Option<OpenMemory>,
     /// Where memories are kept.
     pub(crate) memory_place: Place,
+    /// What decides the guest's calls.
+    pub(crate) broker: broker::Program,
 }
 
 /// One supervisor at work.
@@ -101,6 +106,7 @@ struct Runtime<'h> {
     layers_made: u32,
     /// The snapshot that is being taken.
     shot: Option<Shot>,
+    brokers: Brokers,
 }
 
 /// How a supervisor's work ended.
@@ -148,6 +154,7 @@ pub(crate) async fn run<'h>(
         nodes: Vec::new(),
         layers_made: 0,
         shot: None,
+        brokers: Brokers::default(),
     };
     runtime.check_image();
     runtime.launch();
@@ -456,6 +463,9 @@ impl Runtime<'_> {
                 Effect::SwitchLayers { number } => self.switch_layers(number),
                 Effect::KeepSnapshot { number } => self.keep_snapshot(number),
                 Effect::DropSnapshot { number } => self.drop_snapshot(number),
+                Effect::Decide { call, target, service } => self.decide(call, &target, &service),
+                Effect::ConnectCall { stream, call } => self.connect_call(stream, call),
+                Effect::ForgetCall { call } => self.forget_call(call),
             }
         }
     }

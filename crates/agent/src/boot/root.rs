@@ -178,6 +178,9 @@ pub(super) fn switch(log: &mut Log) -> Result<(), SetupError> {
     chdir("/").map_err(into)
 }
 
+/// The agent's own program. Its memory is in use in any case, and the guest's programs run it too.
+const SELF: &str = "/init";
+
 /// Removes the files of the initrd's own file system, which is the root still, and no others.
 fn remove_initrd() -> std::io::Result<()> {
     let device = fs::symlink_metadata("/")?.dev();
@@ -195,7 +198,7 @@ fn remove_below(folder: &Path, device: u64) -> std::io::Result<()> {
             remove_below(&path, device)?;
             // Not empty when something is mounted below it.
             let _ = fs::remove_dir(&path);
-        } else {
+        } else if path != Path::new(SELF) {
             fs::remove_file(&path)?;
         }
     }

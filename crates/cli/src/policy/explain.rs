@@ -121,7 +121,8 @@ fn shown(destination: &Destination<'_>) -> String {
 }
 
 /// File and line of a rule, and its text with one blank between words.
-fn placed(engine: &Engine, rule: usize) -> (String, String) {
+/// Where a rule stands, and its words.
+pub(crate) fn placed(engine: &Engine, rule: usize) -> (String, String) {
     let policy = engine.policy();
     let place = policy.rules[rule].place;
     let words: Vec<&str> = policy.text(place).split_whitespace().collect();

@@ -53,6 +53,13 @@ pub enum Event {
     },
     /// The memory that the guest goes on from was decrypted and read, or could not be.
     MemoryRead(Result<(), String>),
+    /// The answer to [`Effect::Decide`].
+    CallDecided {
+        /// The guest's number of the call.
+        call: u32,
+        /// Its service is there to be connected; or the exit code of the caller and why.
+        result: Result<(), (u8, String)>,
+    },
     /// [`Effect::KeepSnapshot`] is done, or could not be.
     SnapshotKept {
         /// The snapshot's number.
@@ -97,6 +104,27 @@ pub enum Effect {
         name: String,
         /// The memory shall be kept too: make a place for it.
         memory: bool,
+    },
+    /// Start a broker for a call of the guest; [`Event::CallDecided`] follows.
+    Decide {
+        /// The guest's number of the call.
+        call: u32,
+        /// As the caller says it.
+        target: String,
+        /// As the caller says it, with its argument.
+        service: String,
+    },
+    /// Connect a call with what its broker has for it.
+    ConnectCall {
+        /// The stream it gets.
+        stream: u32,
+        /// The guest's number of the call.
+        call: u32,
+    },
+    /// End the broker of a call that nobody waits for.
+    ForgetCall {
+        /// The guest's number of the call.
+        call: u32,
     },
     /// Stop the guest and have the VMM write its memory; [`Event::MachineDid`] follows, then
     /// [`Event::MemoryWritten`] and [`Event::MemoryEncrypted`].

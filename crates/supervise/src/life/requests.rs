@@ -161,7 +161,6 @@ impl Life {
                 user: run.user.clone(),
                 pid: None,
                 detached: run.detach,
-                service: None,
                 since: now,
             },
         );
@@ -204,11 +203,20 @@ fn open_session(run: &Run) -> Result<OpenSession, Failure> {
         user: run.user.clone(),
         terminal: run.terminal.map(Into::into),
         detached: run.detach,
-        service: None,
+        service: run.service.as_ref().map(|service| casemate_wire::Service {
+            name: service.name.clone(),
+            argument: service.argument.clone(),
+            source: service.source.clone(),
+            target: service.target.clone(),
+        }),
     })
 }
 
 fn command_text(session: &OpenSession) -> String {
+    if let Some(service) = &session.service {
+        let text = format!("(service {} for {})", service.name, service.source);
+        return harmless_line(&text, COMMAND_TEXT);
+    }
     let words: Vec<String> =
         session.argv.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     if words.is_empty() {

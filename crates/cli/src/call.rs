@@ -1,0 +1,164 @@
+//! Calls of services: `casemate call` from the host, and the broker of a guest's call.
+//!
+//! Whoever uses the host may run anything in his compartments, so a call of his is not asked of the
+//! policy. A guest's is: the broker reads the policy anew for each, so that what it says now counts.
+
+mod host;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+
+use casemate_policy::{Decision, Destination, Engine, Request, split_call};
+use casemate_supervise::broker::Verdict;
+use casemate_supervise::control::{self, Failure, Progress};
+use casemate_supervise::policy;
+use casemate_supervise::prepare::{Target, World};
+use casemate_wire::Service;
+
+use crate::arguments::{Broker, Call};
+use crate::connect::{Answer, Supervisor};
+use crate::failure::Problem;
+use crate::policy::placed;
+use crate::{run, running};
+
+/// What begins the name of a target that is a fresh disposable.
+const DISPOSABLE_OF: &str = "@dispvm:";
+
+/// Exit codes of whoever called, as qrexec-client-vm has them.
+const TROUBLE: u8 = 125;
+const REFUSED: u8 = 126;
+
+/// `casemate call TARGET SERVICE[+ARGUMENT]`.
+pub(crate) fn call(world: &World, arguments: &Call, verbose: bool) -> Result<u8, Problem> {
+    let service = called(&arguments.service, Service::HOST, &arguments.target)?;
+    let disposable = arguments.target.strip_prefix(DISPOSABLE_OF);
+    let name = disposable.unwrap_or(&arguments.target);
+    let wanted = control::Run {
+        user: arguments.user.clone(),
+        service: Some(service),
+        ..control::Run::default()
+    };
+    run::in_compartment(world, name, disposable.is_some(), &wanted, verbose)
+}
+
+/// The service that a word of a call names.
+fn called(word: &str, source: &str, target: &str) -> Result<control::Service, Problem> {
+    let (name, argument) = split_call(word);
+    // The policy language has the rules for names; whom it is from and for does not matter here.
+    Request::new(name, argument, "@adminvm", "@default").map_err(|flaw| {
+        let problem = Problem { code: 2, ..Problem::new(flaw.message) };
+        match flaw.hint {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }
+    })?;
+    Ok(control::Service {
+        name: name.into(),
+        argument: argument.strip_prefix('+').unwrap_or(argument).into(),
+        source: source.into(),
+        target: target.into(),
+    })
+}
+
+/// Decides a guest's call and connects it; see [`casemate_supervise::broker`].
+pub(crate) fn broker(world: &World, arguments: &Broker) -> Result<u8, Problem> {
+    let verdict = decide(world, arguments).unwrap_or_else(|problem| {
+        let detail = format!("{}: {}", problem.what, problem.causes.join(": "));
+        Verdict::Refused { code: TROUBLE, reason: problem.what, detail }
+    });
+    say(&verdict)?;
+    match verdict {
+        Verdict::Connected { target, .. } if target == Service::HOST => {
+            host::serve(world, &arguments.source, &arguments.target, &arguments.service)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// One line on standard output, of which this is the last.
+fn say(verdict: &Verdict) -> Result<(), Problem> {
+    let mut line = serde_json::to_vec(verdict).map_err(std::io::Error::other)?;
+    line.push(b'\n');
+    let mut out = std::io::stdout();
+    Ok(out.write_all(&line).and_then(|()| out.flush())?)
+}
+
+fn refused(detail: impl Into<String>) -> Verdict {
+    let reason = "refused by the policy of the host".into();
+    Verdict::Refused { code: REFUSED, reason, detail: detail.into() }
+}
+
+fn decide(world: &World, arguments: &Broker) -> Result<Verdict, Problem> {
+    let Broker { source, target, service } = arguments;
+    let (name, argument) = split_call(service);
+    let request = match Request::new(name, argument, source, target) {
+        Ok(request) => request,
+        Err(flaw) => return Ok(refused(format!("not a call: {}", flaw.message))),
+    };
+    let running: BTreeSet<String> = running::names(world)?.into_iter().collect();
+    let read = policy::load(policy::Place::of(world, None), &world.places)?;
+    let engine = Engine::new(read.policy, policy::system(world.settings(), &running));
+    let (rule, target, user) = match engine.decide(&request) {
+        Decision::Deny { reason, rule, .. } => {
+            let by = rule.map_or(String::new(), |rule| format!(" ({})", placed(&engine, rule).0));
+            return Ok(refused(format!("{reason}{by}")));
+        }
+        Decision::Ask { rule, .. } => {
+            let by = placed(&engine, rule).0;
+            return Ok(refused(format!("nobody can be asked yet ({by})")));
+        }
+        Decision::Allow { rule, target, user, .. } => (rule, target, user),
+    };
+    let by = placed(&engine, rule).0;
+    let connected = |target: String| Ok(Verdict::Connected { target, by: by.clone() });
+    let target = match target {
+        Destination::Host => {
+            return match host::find(world, name, argument) {
+                Some(_) => connected(Service::HOST.into()),
+                None => Ok(no_service(name)),
+            };
+        }
+        Destination::Compartment(name) => Target::Declared(name.into()),
+        Destination::DisposableOf(name) => run::fresh(world, name)?,
+        Destination::Disposable => return Ok(refused("the caller has no default disposable")),
+    };
+    let wanted = control::Run {
+        user: user.map(str::to_owned),
+        service: Some(called(service, source, &arguments.target)?),
+        ..control::Run::default()
+    };
+    crate::event_loop()?.block_on(connect(world, &target, wanted))?;
+    connected(target.name())
+}
+
+fn no_service(name: &str) -> Verdict {
+    let reason = format!("the target has no service {name}");
+    Verdict::Refused { code: 127, detail: reason.clone(), reason }
+}
+
+/// Opens the service's session with standard input as its socket.
+async fn connect(world: &World, target: &Target, wanted: control::Run) -> Result<(), Problem> {
+    let request = control::Request::Run(Box::new(wanted));
+    for _ in 0..run::ATTEMPTS {
+        let mut supervisor = Supervisor::of(world, target).await?;
+        let socket: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned()?;
+        if supervisor.send(&request, vec![socket], true).await.is_err() {
+            continue;
+        }
+        loop {
+            match supervisor.receive::<Progress>().await? {
+                Ok(Answer { value: Progress { session: Some(_), .. }, .. }) => return Ok(()),
+                Ok(Answer { more: true, .. }) => {}
+                // It has ended already; what it said is in the socket.
+                Ok(Answer { more: false, .. }) => return Ok(()),
+                Err(Failure::Stopping) => {
+                    supervisor.closed().await;
+                    break;
+                }
+                Err(failure) => return Err(Problem::answered(&target.name(), failure)),
+            }
+        }
+    }
+    Err(Problem::answered(&target.name(), Failure::Stopping))
+}

@@ -1,0 +1,254 @@
+//! Services of the host: programs in the folder `rpc` beside the policy, and a few that are built in.
+//!
+//! The broker that connected the call runs the program and stays until it ends: what the guest says
+//! becomes its standard input, what it says goes back. Nothing of it becomes a word of its command
+//! line but the argument, which the policy's language bounds.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus as HowEnded, Stdio};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use casemate_policy::split_call;
+use casemate_supervise::policy::Place;
+use casemate_supervise::prepare::World;
+use casemate_wire::limits::MAX_PAYLOAD;
+use casemate_wire::{Decoder, ExitStatus, Kind, encode, encode_header};
+
+use crate::failure::Problem;
+
+/// Name of the folder of services beside the folder of policy files.
+const FOLDER: &str = "rpc";
+
+/// A service of the host.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    /// A program.
+    Program(PathBuf),
+    /// The time, as Qubes gives it: ISO 8601, UTC.
+    Date,
+}
+
+/// The service of this name; the file with the argument in its name comes first.
+pub(super) fn find(world: &World, name: &str, argument: &str) -> Option<Service> {
+    let argument = argument.strip_prefix('+').unwrap_or(argument);
+    let folders = Place::of(world, None).beside(&world.places, FOLDER);
+    let files = folders.iter().flat_map(|folder| {
+        [format!("{name}+{argument}"), name.to_owned()].map(|file| folder.join(file))
+    });
+    let program = files.into_iter().find(|path| is_program(path));
+    program.map(Service::Program).or((name == "casemate.Date").then_some(Service::Date))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+/// Runs the service, with the session's socket on standard input.
+pub(super) fn serve(world: &World, source: &str, target: &str, call: &str) -> Result<u8, Problem> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let (name, argument) = split_call(call);
+    let argument = argument.strip_prefix('+').unwrap_or(argument);
+    let teller = Teller(Mutex::new(socket.try_clone()?));
+    let status = match find(world, name, argument) {
+        Some(Service::Program(program)) => {
+            let mut command = Command::new(program);
+            command.args((!argument.is_empty()).then_some(argument));
+            command.env("CASEMATE_SOURCE", source).env("CASEMATE_SERVICE", name);
+            command.env("CASEMATE_ARGUMENT", argument).env("CASEMATE_TARGET", target);
+            command.env("QREXEC_REMOTE_DOMAIN", source);
+            command.env("QREXEC_SERVICE_FULL_NAME", format!("{name}+{argument}"));
+            run(command, socket, &teller)
+        }
+        Some(Service::Date) => {
+            let now = casemate_host::clock::now_ns() / 1_000_000_000;
+            teller.data(format!("{}\n", iso_8601(now)).as_bytes()).map(|()| ExitStatus::Code(0))
+        }
+        None => Ok(ExitStatus::NotFound { reason: format!("the host has no service {name}") }),
+    };
+    let status = status.unwrap_or_else(|error| ExitStatus::NotExecutable {
+        reason: format!("the host could not run the service: {error}"),
+    });
+    // Nobody may be listening any more.
+    let _ = teller.data(&[]).and_then(|()| teller.frame(Kind::Exit, &encode(&status)));
+    Ok(0)
+}
+
+/// Writes frames to the session's socket.
+struct Teller(Mutex<UnixStream>);
+
+impl Teller {
+    fn frame(&self, kind: Kind, payload: &[u8]) -> io::Result<()> {
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.write_all(&encode_header(0, kind, payload.len()))?;
+        socket.write_all(payload)
+    }
+
+    fn data(&self, bytes: &[u8]) -> io::Result<()> {
+        self.frame(Kind::Stdout, bytes)
+    }
+}
+
+/// Runs a program until it has ended and everything it said is passed on.
+fn run(mut command: Command, socket: UnixStream, teller: &Teller) -> io::Result<ExitStatus> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.current_dir("/").spawn()?;
+    let (Some(stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    std::thread::spawn(move || {
+        give(socket, File::from(OwnedFd::from(stdin)));
+        // The caller has gone: whoever serves it need not go on.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP);
+    });
+    let mut buffer = vec![0; MAX_PAYLOAD];
+    loop {
+        match stdout.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                if teller.data(&buffer[..count]).is_err() {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    drop(stdout);
+    child.wait().map(ended)
+}
+
+fn ended(how: HowEnded) -> ExitStatus {
+    match (how.code(), how.signal()) {
+        (Some(code), _) => ExitStatus::Code(code as u8),
+        (None, Some(signal)) => ExitStatus::Signal(signal as u8),
+        (None, None) => ExitStatus::AgentFailed { reason: "it ended somehow".into() },
+    }
+}
+
+/// Passes on what the caller says, until the socket ends or says what no caller's link does.
+fn give(mut socket: UnixStream, program: File) {
+    let mut program = Some(program);
+    let mut decoder = Decoder::new();
+    loop {
+        match socket.read(decoder.space()) {
+            Ok(count) if count > 0 => decoder.filled(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            _ => return,
+        }
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) if frame.kind == Kind::Stdin && frame.payload.is_empty() => {
+                    program = None;
+                }
+                Ok(Some(frame)) if frame.kind == Kind::Stdin => {
+                    // One that reads no more may still answer.
+                    if let Some(file) = &mut program
+                        && file.write_all(frame.payload).is_err()
+                    {
+                        program = None;
+                    }
+                }
+                Ok(None) => break,
+                _ => return,
+            }
+        }
+    }
+}
+
+/// `2026-01-02T03:04:05+00:00` for seconds since 1970.
+fn iso_8601(seconds: u64) -> String {
+    // `20260102-030405`
+    let stamp = casemate_host::clock::stamp(seconds);
+    let digits: String = stamp.chars().filter(char::is_ascii_digit).collect();
+    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or("00").to_owned();
+    format!(
+        "{}-{}-{}T{}:{}:{}+00:00",
+        part(0, 4),
+        part(4, 6),
+        part(6, 8),
+        part(8, 10),
+        part(10, 12),
+        part(12, 14)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_is_one_that_date_understands() {
+        assert_eq!(iso_8601(0), "1970-01-01T00:00:00+00:00");
+        assert_eq!(iso_8601(1_767_323_045), "2026-01-02T03:04:05+00:00");
+    }
+
+    /// A program between a caller's link and this end of the socket: what it says, and its end.
+    fn served(script: &str, input: &[&[u8]]) -> (Vec<u8>, ExitStatus) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let server = std::thread::spawn(move || {
+            let teller = Teller(Mutex::new(theirs.try_clone().expect("cloned")));
+            let status = run(command, theirs, &teller).expect("started");
+            teller.frame(Kind::Exit, &encode(&status)).expect("told");
+        });
+        for piece in input {
+            let mut all = encode_header(0, Kind::Stdin, piece.len()).to_vec();
+            all.extend_from_slice(piece);
+            (&ours).write_all(&all).expect("taken");
+        }
+        let (mut said, mut decoder) = (Vec::new(), Decoder::new());
+        let status = loop {
+            let count = (&ours).read(decoder.space()).expect("readable");
+            assert!(count > 0, "it was closed");
+            decoder.filled(count);
+            if let Some(frame) =
+                std::iter::from_fn(|| match decoder.next_frame().expect("frames") {
+                    Some(frame) if frame.kind == Kind::Stdout => {
+                        said.extend_from_slice(frame.payload);
+                        Some(None)
+                    }
+                    Some(frame) => {
+                        Some(Some(casemate_wire::decode(frame.payload).expect("a status")))
+                    }
+                    None => None,
+                })
+                .flatten()
+                .next()
+            {
+                break frame;
+            }
+        };
+        server.join().expect("served");
+        (said, status)
+    }
+
+    #[test]
+    fn a_program_hears_the_caller_to_the_end_and_its_answer_and_code_go_back() {
+        let answer = served("cat; printf '\\0end'; exit 3", &[b"in\0", b"put", b""]);
+        assert_eq!(answer, (b"in\0put\0end".to_vec(), ExitStatus::Code(3)));
+        let answer = served("exec true", &[b"never read", b""]);
+        assert_eq!(answer, (vec![], ExitStatus::Code(0)));
+        let answer = served("kill -9 $$", &[]);
+        assert_eq!(answer.1, ExitStatus::Signal(9));
+    }
+
+    #[test]
+    fn a_program_whose_caller_goes_is_hung_up_on() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let teller = Teller(Mutex::new(theirs.try_clone().expect("cloned")));
+        drop(ours);
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let status = run(command, theirs, &teller).expect("started");
+        assert_eq!(status, ExitStatus::Signal(nix::libc::SIGHUP as u8));
+    }
+}

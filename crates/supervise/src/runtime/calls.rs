@@ -1,0 +1,112 @@
+//! The brokers of the guest's calls: started, listened to, ended.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use casemate_link::orders::Order;
+
+use super::Runtime;
+use crate::broker::{COMMAND, MAX_VERDICT, Verdict};
+use crate::life::Event;
+
+/// Exit code of a caller when its broker failed.
+const TROUBLE: u8 = 125;
+
+/// A broker at work.
+#[derive(Debug)]
+struct Broker {
+    /// Ours of the pair whose other end it connects.
+    socket: OwnedFd,
+    child: Arc<Mutex<Child>>,
+}
+
+/// Those of this launch.
+#[derive(Debug, Default)]
+pub(super) struct Brokers(HashMap<u32, Broker>);
+
+impl Runtime<'_> {
+    pub(super) fn decide(&mut self, call: u32, target: &str, service: &str) {
+        if let Err(error) = self.start_broker(call, target, service) {
+            tracing::warn!("could not start the broker of a call: {error}");
+            let reason = "the host could not decide it".to_owned();
+            let event = Event::CallDecided { call, result: Err((TROUBLE, reason)) };
+            // Not `tell`: the effects of this round come first.
+            let _ = self.events.send((self.launches, event));
+        }
+    }
+
+    fn start_broker(&mut self, call: u32, target: &str, service: &str) -> std::io::Result<()> {
+        let broker = &self.assignment.broker;
+        let (ours, theirs) = UnixStream::pair()?;
+        // The link never waits for it, and what is at the other end expects to.
+        ours.set_nonblocking(true)?;
+        let mut command = Command::new(&broker.path);
+        if let Some(config) = &broker.config {
+            command.arg("--config").arg(config);
+        }
+        command.args([COMMAND, &broker.source, "--", target, service]);
+        command.current_dir("/").stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        let child = Arc::new(Mutex::new(child));
+        let (events, launch) = (self.events.clone(), self.launches);
+        let what = format!("{service} from {} to {target:?}", broker.source);
+        let ended = child.clone();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(stdout.take(MAX_VERDICT)).read_line(&mut line);
+            let verdict = read.ok().and_then(|_| serde_json::from_str::<Verdict>(&line).ok());
+            let result = match verdict {
+                Some(Verdict::Connected { target, by }) => {
+                    tracing::info!("call {what}: goes to {target}, by {by}");
+                    Ok(())
+                }
+                Some(Verdict::Refused { code, reason, detail }) => {
+                    tracing::info!("call {what}: refused ({code}), {detail}");
+                    Err((code, reason))
+                }
+                None => {
+                    tracing::warn!("call {what}: its broker said nothing");
+                    Err((TROUBLE, "the host could not decide it".to_owned()))
+                }
+            };
+            // Nobody listens when the life has ended meanwhile.
+            let _ = events.send((launch, Event::CallDecided { call, result }));
+            // A service of the host goes on in it.
+            reap(&ended);
+        });
+        self.brokers.0.insert(call, Broker { socket: ours.into(), child });
+        Ok(())
+    }
+
+    /// The caller's link gets its end of what the broker has connected.
+    pub(super) fn connect_call(&mut self, stream: u32, call: u32) {
+        if let Some(broker) = self.brokers.0.remove(&call) {
+            self.order(Order::Connect { stream, call }, Some(broker.socket));
+        }
+    }
+
+    /// Nobody waits for it any more: the question it may be asking goes away.
+    pub(super) fn forget_call(&mut self, call: u32) {
+        if let Some(broker) = self.brokers.0.remove(&call) {
+            let mut child = broker.child.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = child.kill();
+        }
+    }
+}
+
+/// Waits for the end of a broker without keeping others from killing it.
+fn reap(child: &Mutex<Child>) {
+    let pid = child.lock().unwrap_or_else(PoisonError::into_inner).id();
+    let pid = nix::unistd::Pid::from_raw(pid as i32);
+    // Leaves it for `wait`, so that its number is nobody else's before.
+    let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+    while let Err(nix::Error::EINTR) = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags) {
+    }
+    let _ = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+}
