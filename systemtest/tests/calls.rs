@@ -130,6 +130,42 @@ fn call_that_no_rule_allows_is_refused_and_the_guest_learns_no_rule() {
 }
 
 #[test]
+fn user_is_asked_where_the_policy_leaves_it_to_him() {
+    let pair = Pair::new(here!(), "test.Echo * A B ask\ncasemate.Date * A @adminvm ask");
+    let world = &pair.world;
+    let configure = |program: &str| {
+        let path = world.path("asks");
+        fs::write(&path, format!("#!/bin/sh\n{program}\n")).expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("set");
+        let text = fs::read_to_string(world.config()).expect("read");
+        let text = text.split("[ask]").next().unwrap_or_default();
+        world.configure(&format!("{text}[ask]\nprogram = {path:?}\ntimeout = 5\n"));
+    };
+    let asked = world.path("asked");
+    let b = world.named("b");
+    let a = world.named("a");
+    configure(&format!("echo \"$1\" > {}; head -n 1", asked.display()));
+    pair.in_a("casemate-call $B test.Echo+x </dev/null").done().exits(7);
+    let question = fs::read_to_string(&asked).expect("it was asked");
+    assert_eq!(question, format!("May `{a}` call test.Echo+x of `{b}`?\n"));
+    // No, nothing, something else, and no answer in time.
+    for program in ["exit 1", "true", "echo somebody", "exec sleep 60"] {
+        configure(program);
+        let done = pair.in_a("casemate-call $B test.Echo </dev/null").done();
+        assert_eq!(done.code, Some(126), "{program}: {done}");
+    }
+    assert!(pair.log_of_a().contains("had no answer in time"), "{}", pair.log_of_a());
+    // A question whose caller has gone goes away.
+    configure(&format!("touch {0}.up; exec sleep 61.5", asked.display()));
+    let call = pair.in_a("timeout 2 casemate-call dom0 casemate.Date </dev/null").start();
+    let up = world.path("asked.up");
+    until("the question", SHORT, || up.exists().then_some(()));
+    call.done().exits(124);
+    let brokers = || world.host_shell(&format!("pgrep -f '[b]roker {a}' | wc -l")).done().text();
+    until("the broker to end", SHORT, || (brokers() == "0").then_some(()));
+}
+
+#[test]
 fn guest_calls_services_of_the_host() {
     let pair = Pair::new(here!(), "* * A @adminvm allow\n* * A B allow");
     let folder = pair.world.path("rpc");

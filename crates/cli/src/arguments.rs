@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Policy(Policy),
     /// Call a service of a compartment.
     Call(Call),
+    /// Answer questions about calls in this terminal.
+    Ask,
     /// Decide a call of a guest; started by its supervisor.
     #[command(hide = true)]
     Broker(Broker),

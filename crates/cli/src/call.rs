@@ -3,7 +3,9 @@
 //! Whoever uses the host may run anything in his compartments, so a call of his is not asked of the
 //! policy. A guest's is: the broker reads the policy anew for each, so that what it says now counts.
 
+pub(crate) mod ask;
 mod host;
+mod notify;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -15,6 +17,8 @@ use casemate_supervise::control::{self, Failure, Progress};
 use casemate_supervise::policy;
 use casemate_supervise::prepare::{Target, World};
 use casemate_wire::Service;
+
+use ask::{Answer as Said, Question};
 
 use crate::arguments::{Broker, Call};
 use crate::connect::{Answer, Supervisor};
@@ -99,16 +103,41 @@ fn decide(world: &World, arguments: &Broker) -> Result<Verdict, Problem> {
     let running: BTreeSet<String> = running::names(world)?.into_iter().collect();
     let read = policy::load(policy::Place::of(world, None), &world.places)?;
     let engine = Engine::new(read.policy, policy::system(world.settings(), &running));
+    let tell = |wanted: bool, what: &str| {
+        if wanted {
+            notify::notify(world, source, &format!("{service}: {what}"));
+        }
+    };
     let (rule, target, user) = match engine.decide(&request) {
-        Decision::Deny { reason, rule, .. } => {
+        Decision::Deny { reason, rule, notify } => {
+            tell(notify, "refused");
             let by = rule.map_or(String::new(), |rule| format!(" ({})", placed(&engine, rule).0));
             return Ok(refused(format!("{reason}{by}")));
         }
-        Decision::Ask { rule, .. } => {
-            let by = placed(&engine, rule).0;
-            return Ok(refused(format!("nobody can be asked yet ({by})")));
+        Decision::Ask { rule, choices, default, user, .. } => {
+            let question = Question {
+                source: source.clone(),
+                service: service.clone(),
+                choices: choices.iter().map(ToString::to_string).collect(),
+                default: default.as_ref().map(ToString::to_string),
+            };
+            let answer = ask::ask(world, &question);
+            let chosen = match &answer {
+                Said::Target(name) => choices.iter().find(|choice| choice.to_string() == *name),
+                Said::No(why) => {
+                    let by = placed(&engine, rule).0;
+                    return Ok(refused(format!("{why} ({by})")));
+                }
+            };
+            match chosen {
+                Some(target) => (rule, *target, user),
+                None => return Ok(refused("the answer is none of the choices")),
+            }
         }
-        Decision::Allow { rule, target, user, .. } => (rule, target, user),
+        Decision::Allow { rule, target, user, notify, .. } => {
+            tell(notify, "let through");
+            (rule, target, user)
+        }
     };
     let by = placed(&engine, rule).0;
     let connected = |target: String| Ok(Verdict::Connected { target, by: by.clone() });

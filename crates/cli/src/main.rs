@@ -101,6 +101,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Snapshot(command) => snapshot::snapshot(&world, command),
         Command::Policy(command) => policy::policy(&world, command),
         Command::Call(arguments) => call::call(&world, arguments, verbose),
+        Command::Ask => call::ask::answer_here(&world),
         Command::Broker(arguments) => call::broker(&world, arguments),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),

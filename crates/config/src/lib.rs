@@ -46,8 +46,8 @@ pub use render::render;
 pub use schema::json::json_schema;
 pub use schema::markdown::reference_markdown;
 pub use settings::{
-    AuditSettings, EngineSettings, ImageSettings, ImageSource, NetworkSettings, Settings,
-    SwitchSettings, VirtualNetwork,
+    AskSettings, AuditSettings, EngineSettings, ImageSettings, ImageSource, NetworkSettings,
+    Settings, SwitchSettings, VirtualNetwork,
 };
 pub use source::{Document, Environment, Format, Origin, Source, Span, position};
 pub use suggest::nearest;

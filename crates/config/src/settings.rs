@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::compartment::Compartment;
 use crate::source::{Origin, Span};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub switch: SwitchSettings,
     /// Of the audit log.
     pub audit: AuditSettings,
+    /// Of questions about calls.
+    pub ask: AskSettings,
 }
 
 /// `[network]`: links between compartments and host.
@@ -152,6 +155,15 @@ pub struct SwitchSettings {
     pub log_level: LogLevel,
     /// Largest packet members may send, in bytes, without the Ethernet header.
     pub mtu: u16,
+}
+
+/// `[ask]`: how the user is asked about calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskSettings {
+    /// The program that asks; what the desktop has when `None`.
+    pub program: Option<Program>,
+    /// Until a question that nobody answers is answered with no.
+    pub timeout: Duration,
 }
 
 /// `[audit]`: the hash-chained record of decisions.

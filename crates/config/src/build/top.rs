@@ -1,11 +1,14 @@
-//! `[network]`, `[engine.*]`, `[switch]`, `[audit]`, `isolated-pci-devices`.
+//! `[network]`, `[engine.*]`, `[switch]`, `[audit]`, `[ask]`, `isolated-pci-devices`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::diagnostic::{Concern, Diagnostic};
 use crate::layers::View;
-use crate::schema::top::{self, audit, engine, nat, network, switch};
-use crate::settings::{AuditSettings, EngineSettings, NetworkSettings, Settings, SwitchSettings};
+use crate::schema::top::{self, ask, audit, engine, nat, network, switch};
+use crate::settings::{
+    AskSettings, AuditSettings, EngineSettings, NetworkSettings, Settings, SwitchSettings,
+};
 use crate::value::choice::{Accel, EngineKind, LogLevel, Machine, NetworkMode};
 use crate::value::net::Ipv4Cidr;
 use crate::value::size::Size;
@@ -22,6 +25,7 @@ pub(super) fn settings(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> Setting
         engines: engines(roots, found),
         switch: switch_settings(&roots.table(&top::SWITCH)),
         audit: audit_settings(&roots.table(&top::AUDIT)),
+        ask: ask_settings(&roots.table(&top::ASK)),
     }
 }
 
@@ -75,6 +79,14 @@ fn switch_settings(view: &View<'_>) -> SwitchSettings {
     SwitchSettings {
         log_level: view.text(&switch::LOG_LEVEL).unwrap_or(LogLevel::Warn),
         mtu: view.integer(&switch::MTU).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(1500),
+    }
+}
+
+fn ask_settings(view: &View<'_>) -> AskSettings {
+    let timeout = view.integer(&ask::TIMEOUT).and_then(|seconds| u64::try_from(seconds).ok());
+    AskSettings {
+        program: view.text(&ask::PROGRAM),
+        timeout: Duration::from_secs(timeout.unwrap_or(60)),
     }
 }
 

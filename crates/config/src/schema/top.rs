@@ -47,6 +47,8 @@ keys! {
     SWITCH = "switch": Kind::Table(&SWITCH_TABLE), Empty;
     /// The audit log.
     AUDIT = "audit": Kind::Table(&AUDIT_TABLE), Empty;
+    /// How the user is asked about calls.
+    ASK = "ask": Kind::Table(&ASK_TABLE), Empty;
 }
 
 pub(crate) static NETWORK_TABLE: Section = Section {
@@ -86,6 +88,13 @@ pub(crate) static SWITCH_TABLE: Section = Section {
 };
 pub(crate) static AUDIT_TABLE: Section =
     section("the audit table", "[audit]", "The hash-chained record of decisions.", audit::KEYS);
+
+pub(crate) static ASK_TABLE: Section = section(
+    "the ask table",
+    "[ask]",
+    "How the user is asked about calls that the policy leaves to him.",
+    ask::KEYS,
+);
 
 pub(crate) mod network {
     //! `[network]`
@@ -213,5 +222,20 @@ pub(crate) mod audit {
         SYSLOG = "syslog": Kind::Bool, Bool(false);
         /// A file that grew beyond this is closed, and the chain goes on in the next.
         MAX_FILE_SIZE = "max-file-size": Kind::Size { min_mib: 1, max_mib: 1 << 20 }, Integer(64);
+    }
+}
+
+pub(crate) mod ask {
+    //! `[ask]`
+    use crate::schema::Fallback::{Integer, Unset};
+    use crate::schema::{Kind, keys, text};
+    use crate::value::path::Program;
+
+    keys! {
+        /// The program that asks: it gets the question as its argument and the possible targets as
+        /// lines of standard input, and prints the one that was chosen.
+        PROGRAM = "program": text::<Program>(), Unset("a dialogue of the desktop");
+        /// Seconds until a question that nobody answers is answered with no.
+        TIMEOUT = "timeout": Kind::Integer { min: 5, max: 3600 }, Integer(60);
     }
 }

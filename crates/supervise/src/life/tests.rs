@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::control::{HangUp, Request, Signal, Snapshot, Stop, View};
 
+mod calls;
 mod memory;
 mod services;
 mod snapshots;
