@@ -1,0 +1,292 @@
+//! Reading, and finding what was done to a log.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::log::{CURRENT, MAX_LINE, rotated};
+use crate::record::{NOTHING, Record, digest};
+
+/// A line of the log.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) file: PathBuf,
+    /// From 1.
+    pub(crate) number: u64,
+    /// Without its end.
+    pub(crate) bytes: Vec<u8>,
+    /// It has an end.
+    pub(crate) whole: bool,
+}
+
+/// Reads records, oldest first, and goes on with what is written meanwhile.
+#[derive(Debug)]
+pub struct Reader {
+    files: VecDeque<PathBuf>,
+    open: Option<(PathBuf, BufReader<File>, u64)>,
+}
+
+impl Reader {
+    /// Reads the log in this folder. A folder that is not there has no records.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        let mut files: VecDeque<PathBuf> = match rotated(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => VecDeque::new(),
+            other => other?.into_iter().map(|(_, path)| path).collect(),
+        };
+        let current = folder.join(CURRENT);
+        if current.exists() {
+            files.push_back(current);
+        }
+        Ok(Self { files, open: None })
+    }
+
+    /// The next record; lines that are none are left out. None at the end, where more may come.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn next_record(&mut self) -> io::Result<Option<Record>> {
+        while let Some(line) = self.next_line()? {
+            if !line.whole {
+                return Ok(None);
+            }
+            if let Ok(record) = serde_json::from_slice(&line.bytes) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next line. A line without an end comes again with the rest that is written to it.
+    pub(crate) fn next_line(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            if self.open.is_none() {
+                let Some(path) = self.files.pop_front() else { return Ok(None) };
+                let file = File::open(&path)?;
+                self.open = Some((path, BufReader::new(file), 0));
+            }
+            let Some((path, file, number)) = &mut self.open else { return Ok(None) };
+            let mut bytes = Vec::new();
+            file.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut bytes)?;
+            let whole = bytes.ends_with(b"\n");
+            if bytes.is_empty() {
+                if self.files.is_empty() {
+                    return Ok(None);
+                }
+                self.open = None;
+                continue;
+            }
+            if !whole && bytes.len() <= MAX_LINE {
+                file.seek_relative(-(bytes.len() as i64))?;
+            }
+            if whole {
+                bytes.pop();
+            }
+            *number += 1;
+            return Ok(Some(Line { file: path.clone(), number: *number, bytes, whole }));
+        }
+    }
+}
+
+/// The end of a log, to be kept where whoever may write to the log cannot: with it, records that were
+/// cut off are found too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Number of the last record.
+    pub number: u64,
+    /// Its digest: 64 hexadecimal digits.
+    pub digest: String,
+}
+
+impl std::fmt::Display for Head {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}:{}", self.number, self.digest)
+    }
+}
+
+impl FromStr for Head {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.trim().split_once(':');
+        let parsed = parts.and_then(|(number, digest)| {
+            let is_digest =
+                digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_digest.then_some(Self {
+                number: number.parse().ok()?,
+                digest: digest.to_ascii_lowercase(),
+            })
+        });
+        parsed.ok_or_else(|| {
+            "a head is a number, a colon and 64 hexadecimal digits, as `audit verify` prints it"
+                .into()
+        })
+    }
+}
+
+/// Something that was done to a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// The file.
+    pub file: PathBuf,
+    /// Its line, from 1.
+    pub line: u64,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// What was found out about a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Records that are there.
+    pub records: u64,
+    /// Its end; none when it is empty.
+    pub head: Option<Head>,
+    /// Lines that a writer which was killed left without an end, and that were sealed.
+    pub sealed: u64,
+    /// The number of the first record, when earlier files are not there any more.
+    pub begins_at: Option<u64>,
+    /// What was done to it, in order; at most [`MAX_BREAKS`].
+    pub breaks: Vec<Break>,
+}
+
+/// Breaks that are told; one is enough.
+const MAX_BREAKS: usize = 20;
+
+/// Looks through the log in this folder. `known` is a head that was kept elsewhere.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn verify(folder: &Path, known: Option<&Head>) -> io::Result<Verified> {
+    let mut reader = Reader::open(folder)?;
+    let mut state = State::default();
+    while let Some(line) = reader.next_line()? {
+        let whole = line.whole;
+        state.take(line, known);
+        if !whole {
+            break;
+        }
+    }
+    Ok(state.finish(folder, known))
+}
+
+#[derive(Default)]
+struct State {
+    records: u64,
+    sealed: u64,
+    begins_at: Option<u64>,
+    breaks: Vec<Break>,
+    /// Number and digest of the record before.
+    last: Option<Head>,
+    /// A line that is no record, whose seal must follow: its place and digest.
+    torn: Option<(PathBuf, u64, String, u64)>,
+    known_found: bool,
+}
+
+impl State {
+    fn broken(&mut self, file: &Path, line: u64, what: String) {
+        if self.breaks.len() < MAX_BREAKS {
+            self.breaks.push(Break { file: file.to_owned(), line, what });
+        }
+    }
+
+    fn take(&mut self, line: Line, known: Option<&Head>) {
+        let Line { file, number, bytes, whole } = line;
+        let own = digest(&bytes);
+        let record = serde_json::from_slice::<Record>(&bytes).ok().filter(|_| whole);
+        let Some(record) = record else {
+            if let Some((file, number, ..)) = self.torn.take() {
+                self.broken(&file, number, "it is no record, and was not sealed".into());
+            }
+            self.torn = Some((file, number, own, bytes.len() as u64));
+            return;
+        };
+        let mut expected = self.last.clone();
+        if let Some((torn_file, torn_number, torn_digest, torn_bytes)) = self.torn.take() {
+            let is_seal = record.event == "sealed"
+                && record.previous == torn_digest
+                && record.fields.get("torn-bytes").and_then(serde_json::Value::as_u64)
+                    == Some(torn_bytes);
+            if is_seal {
+                self.sealed += 1;
+                let before = expected.map_or(0, |last| last.number);
+                expected = Some(Head { number: before, digest: torn_digest });
+            } else {
+                self.broken(&torn_file, torn_number, "it is no record, and was not sealed".into());
+                // What is behind it is judged by itself.
+                expected = Some(Head {
+                    number: record.number.saturating_sub(1),
+                    digest: record.previous.clone(),
+                });
+            }
+        }
+        match expected {
+            None if record.number == 1 && record.previous == NOTHING => {}
+            // Older files may be somewhere else.
+            None if record.number > 1 => self.begins_at = Some(record.number),
+            None => self.broken(&file, number, "it is not what a log begins with".into()),
+            Some(before) if record.number != before.number + 1 => {
+                let (was, is) = (before.number, record.number);
+                let what = match is {
+                    is if is > was + 1 => match is - was - 1 {
+                        1 => format!("record {} was removed before it", was + 1),
+                        _ => format!("records {} to {} were removed before it", was + 1, is - 1),
+                    },
+                    _ => format!("record {is} is not in its place, behind record {was}"),
+                };
+                self.broken(&file, number, what);
+            }
+            Some(before) if record.previous != before.digest => {
+                let what = format!("record {} was changed, or this one was", before.number);
+                self.broken(&file, number, what);
+            }
+            Some(_) => {}
+        }
+        if let Some(known) = known.filter(|known| known.number == record.number) {
+            self.known_found = true;
+            if known.digest != own {
+                let what = format!("record {} is not the one whose head is known", record.number);
+                self.broken(&file, number, what);
+            }
+        }
+        self.records += 1;
+        self.last = Some(Head { number: record.number, digest: own });
+    }
+
+    fn finish(mut self, folder: &Path, known: Option<&Head>) -> Verified {
+        // The last line may have been torn and nobody has written since: that is no break.
+        if let Some((file, line, ..)) = &self.torn
+            && self.last.is_none()
+            && *line > 1
+        {
+            let (file, line) = (file.clone(), *line);
+            self.broken(&file, line, "it is no record".into());
+        }
+        if let Some(known) = known
+            && !self.known_found
+        {
+            let last = self.last.as_ref().map_or(0, |last| last.number);
+            let what = match last < known.number {
+                true => format!(
+                    "records {} to {} were cut off: the log ended with record {} when its head was \
+                     kept",
+                    last + 1,
+                    known.number,
+                    known.number
+                ),
+                false => format!("record {}, whose head is known, is not there", known.number),
+            };
+            self.broken(&folder.join(CURRENT), 0, what);
+        }
+        Verified {
+            records: self.records,
+            head: self.last,
+            sealed: self.sealed,
+            begins_at: self.begins_at,
+            breaks: self.breaks,
+        }
+    }
+}
