@@ -61,6 +61,38 @@ impl Reader {
         Ok(None)
     }
 
+    /// The file that is read is not the one that is written to any more.
+    pub fn is_behind(&self, folder: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let written = std::fs::metadata(folder.join(CURRENT));
+        let Ok(written) = written else { return false };
+        let read = self.open.as_ref().and_then(|(_, file, _)| file.get_ref().metadata().ok());
+        read.is_none_or(|read| (read.dev(), read.ino()) != (written.dev(), written.ino()))
+    }
+
+    /// Leaves out the records up to this number.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn skip_to(&mut self, number: u64) -> io::Result<()> {
+        // Each file is called by its first record: one whose next begins at or before it is all old.
+        while let Some(next) = self.files.get(1)
+            && let Some(first) = first_of(next)
+            && first <= number
+        {
+            self.files.pop_front();
+        }
+        if number == 0 {
+            return Ok(());
+        }
+        while let Some(record) = self.next_record()? {
+            if record.number >= number {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The next line. A line without an end comes again with the rest that is written to it.
     pub(crate) fn next_line(&mut self) -> io::Result<Option<Line>> {
         loop {
@@ -90,6 +122,11 @@ impl Reader {
             return Ok(Some(Line { file: path.clone(), number: *number, bytes, whole }));
         }
     }
+}
+
+/// The number in the name of a file that was closed.
+pub(crate) fn first_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("audit-")?.strip_suffix(".jsonl")?.parse().ok()
 }
 
 /// The end of a log, to be kept where whoever may write to the log cannot: with it, records that were

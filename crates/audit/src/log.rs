@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::chain::first_of;
 use crate::record::{Event, NOTHING, Record, digest};
 
 /// Longest line that is written or read, in bytes.
@@ -193,13 +194,10 @@ impl Log {
 
 /// Closed files by the number of their first record, oldest first.
 pub(crate) fn rotated(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let number = |path: &Path| {
-        path.file_name()?.to_str()?.strip_prefix("audit-")?.strip_suffix(".jsonl")?.parse().ok()
-    };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if let Some(number) = number(&path) {
+        if let Some(number) = first_of(&path) {
             files.push((number, path));
         }
     }

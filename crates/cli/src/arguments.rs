@@ -70,6 +70,9 @@ pub(crate) enum Command {
     Call(Call),
     /// Answer questions about calls in this terminal.
     Ask,
+    /// Show what was done and decided, and whether the log of it was altered.
+    #[command(subcommand)]
+    Audit(Audit),
     /// Decide a call of a guest; started by its supervisor.
     #[command(hide = true)]
     Broker(Broker),
@@ -121,6 +124,45 @@ pub(crate) struct Run {
     /// Program and arguments, executed as they are; the user's login shell when not given.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Commands of `audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Find out whether records were changed, removed or moved.
+    Verify {
+        /// The head that an earlier `verify` printed and that was kept elsewhere: with it, records that
+        /// were cut off the end are found too.
+        #[arg(long, value_name = "NUMBER:DIGEST")]
+        head: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show records, oldest first.
+    Show {
+        #[command(flatten)]
+        filter: AuditFilter,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show records as they are written.
+    Follow {
+        #[command(flatten)]
+        filter: AuditFilter,
+    },
+}
+
+/// Which records.
+#[derive(Args, Debug)]
+pub(crate) struct AuditFilter {
+    /// Those since then: 30s, 10m, 2h, 7d ago, or a date (UTC) such as 2026-11-22 or 2026-11-22T18:30.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Those of this compartment.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) compartment: Option<String>,
 }
 
 /// Arguments of `call`.

@@ -1,9 +1,11 @@
 //! `casemate image`, and building an image that a start needs.
 
+use casemate_audit::Event;
 use casemate_image::{BuildError, Image as Built, ImageName, Recipe, RootfsError};
 use casemate_supervise::prepare::{Target, World};
 
 use crate::arguments::Image;
+use crate::audit;
 use crate::failure::Problem;
 use crate::show::{mebibytes, short, size_of};
 
@@ -66,6 +68,8 @@ fn build_if_needed(
         return Ok(());
     }
     let image = build(world, name, recipe)?;
+    let built = Event::general("image-built").with("image", name.to_string());
+    audit::note(world, built.with("digest", image.digest.to_string()));
     eprintln!(
         "image `{name}` is built: {} ({})",
         short(&image.digest.to_string()),

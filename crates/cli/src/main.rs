@@ -7,6 +7,7 @@
 mod output;
 
 mod arguments;
+mod audit;
 mod call;
 mod connect;
 mod console;
@@ -101,6 +102,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Snapshot(command) => snapshot::snapshot(&world, command),
         Command::Policy(command) => policy::policy(&world, command),
         Command::Call(arguments) => call::call(&world, arguments, verbose),
+        Command::Audit(command) => audit::audit(&world, command),
         Command::Ask => call::ask::answer_here(&world),
         Command::Broker(arguments) => call::broker(&world, arguments),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),

@@ -2,13 +2,14 @@
 
 use std::io::{IsTerminal, Read};
 
+use casemate_audit::Event;
 use casemate_config::SecretName;
 use casemate_supervise::prepare::World;
 use casemate_volume::{KeyError, Unlock, age};
 
 use crate::arguments::{Json, Secret};
 use crate::failure::Problem;
-use crate::{passphrase, print_json, volume};
+use crate::{audit, passphrase, print_json, volume};
 
 /// `casemate secret …`.
 pub(crate) fn secret(world: &World, command: &Secret) -> Result<u8, Problem> {
@@ -78,7 +79,11 @@ fn set(world: &World, text: &str) -> Result<u8, Problem> {
                     Problem::new(format!("could not write the secret {text}")).because(&error)
                 );
             }
-            Ok(()) => return Ok(0),
+            Ok(()) => {
+                let (compartment, name) = text.split_once('/').unwrap_or((text, ""));
+                audit::note(world, Event::of(compartment, "secret-set").with("secret", name));
+                return Ok(0);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use casemate_volume::{Listed, Secret, Summary, Unlock, VolumeError};
 use crate::arguments::{Json, Volume};
 use crate::failure::Problem;
 use crate::show::{mebibytes, size_of};
-use crate::{passphrase, print_json};
+use crate::{audit, passphrase, print_json};
 
 /// Stands for standard input or output.
 const STANDARD: &str = "-";
@@ -154,6 +154,7 @@ fn create(world: &World, text: &str) -> Result<u8, Problem> {
     let unlock = Unlock { passphrase: typed.as_ref(), identity: &identity };
     let made = world.volumes()?.create(&id.0, declared, &unlock);
     made.map_err(failed(format!("could not make the volume {text}")))?;
+    audit::note(world, audit::of_volume(&id, "volume-created"));
     outln!("volume {text} is made");
     Ok(0)
 }
@@ -168,6 +169,7 @@ fn resize(world: &World, text: &str) -> Result<u8, Problem> {
     if before == locked.size() {
         outln!("volume {text} has that size already: {}", mebibytes(before));
     } else {
+        audit::note(world, audit::of_volume(&id, "volume-resized").with("bytes", locked.size()));
         outln!(
             "volume {text} has {} now; its file system grows at the next start",
             mebibytes(locked.size())
@@ -193,6 +195,7 @@ fn delete(world: &World, text: &str, yes: bool) -> Result<u8, Problem> {
     }
     let deleted = world.volumes()?.delete(&id.0, &id.1);
     deleted.map_err(failed(format!("could not delete the volume {text}")))?;
+    audit::note(world, audit::of_volume(&id, "volume-deleted"));
     outln!("volume {text} is deleted");
     Ok(0)
 }
@@ -241,6 +244,7 @@ fn import(world: &World, file: &Path, text: &str) -> Result<u8, Problem> {
         volumes.import(&id.0, &id.1, key, BufReader::new(archive))
     };
     imported.map_err(failed(format!("could not import the volume {text}")))?;
+    audit::note(world, audit::of_volume(&id, "volume-imported"));
     outln!("volume {text} is imported");
     Ok(0)
 }

@@ -21,6 +21,7 @@ use casemate_image::Image;
 use casemate_plan::Step;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{self, Audit};
 use crate::broker;
 use crate::chain;
 use crate::control::Failure;
@@ -228,6 +229,9 @@ fn serve<'w>(
         .build()
         .map_err(|error| trouble("could not start the event loop", &error))?;
     let notes = prepared.plan.notes.clone();
+    let audit = Audit::of(world);
+    let name = start.target.name();
+    audit.write(&audit::started(&name, &image.digest.to_string(), prepared.plan.acceleration));
     let assignment = Assignment {
         request: prepared.request,
         facts: prepared.facts,
@@ -241,6 +245,7 @@ fn serve<'w>(
         secrets: prepared.secrets,
         _shares: prepared.shares,
         memory: prepared.memory,
+        audit: audit.clone(),
         broker: broker::Program {
             path: broker::command_line(&own_program()),
             config: start.config.clone(),
@@ -253,6 +258,9 @@ fn serve<'w>(
         announce(&Announcement::Ready { notes });
         runtime::run(assignment, host, listener).await
     });
+    if let Ok(ending) = &ending {
+        audit.write(&audit::stopped(&name, &ending.outcome));
+    }
     drop(own);
     let ending = ending.map_err(|error| trouble("could not keep the compartment", &error))?;
     if ending.kvm_never_worked

@@ -15,6 +15,7 @@
 //! **Invariant:** no byte of a guest is parsed here. What a guest says arrives as the link
 //! process's bounded reports.
 
+pub mod audit;
 pub mod broker;
 pub mod configuration;
 pub mod control;

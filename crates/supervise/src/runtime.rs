@@ -26,6 +26,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::audit::{self, Audit};
 use crate::broker;
 use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
@@ -80,6 +81,8 @@ pub(crate) struct Assignment<'w> {
     pub(crate) memory_place: Place,
     /// What decides the guest's calls.
     pub(crate) broker: broker::Program,
+    /// Where what is done is recorded.
+    pub(crate) audit: Audit,
 }
 
 /// One supervisor at work.
@@ -381,6 +384,9 @@ impl Runtime<'_> {
                 if report == Report::Ready {
                     self.volumes_are_formatted();
                 }
+                if let Some(event) = audit::reported(self.name(), &report) {
+                    self.assignment.audit.write(&event);
+                }
                 self.tell(Event::Report(report));
             }
             Err(OrderError::Closed) => self.orders = None,
@@ -405,6 +411,14 @@ impl Runtime<'_> {
         self.tell(Event::Exited(role, how));
     }
 
+    fn name(&self) -> &str {
+        &self.assignment.plan.instance.name
+    }
+
+    fn record_session(&self, stream: u32, session: &OpenSession) {
+        self.assignment.audit.write(&audit::session(self.name(), stream, session));
+    }
+
     fn tell(&mut self, event: Event) {
         let effects = self.life.handle(event, Instant::now());
         self.carry_out(effects);
@@ -414,6 +428,9 @@ impl Runtime<'_> {
         for effect in effects {
             match effect {
                 Effect::Order(order, request) => {
+                    if let Order::Open { stream, session } = &order {
+                        self.record_session(*stream, session);
+                    }
                     let descriptor = request
                         .and_then(|id| self.requests.get_mut(&id))
                         .and_then(|(descriptor, _)| descriptor.take());
@@ -421,6 +438,7 @@ impl Runtime<'_> {
                 }
                 Effect::SendBoot(boot) => self.send_boot(boot),
                 Effect::OpenDetached(stream, session) => {
+                    self.record_session(stream, &session);
                     self.open_with_log(stream, session, &format!("session-{stream}.log"));
                 }
                 Effect::Execute(run) => {

@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
+use casemate_audit::Event;
 use casemate_image::Image;
 use casemate_supervise::prepare::World;
 
 use super::Display;
 use super::store::{current, named};
+use crate::audit;
 use crate::failure::Problem;
 use crate::show::{mebibytes, short, size_of};
 
@@ -82,6 +84,8 @@ pub(super) fn import(
             problem
         }
     })?;
+    let record = Event::general("image-imported").with("image", name.to_string());
+    audit::note(world, record.with("digest", image.digest.to_string()));
     eprintln!(
         "image `{name}` is imported: {} ({})",
         short(&image.digest.to_string()),

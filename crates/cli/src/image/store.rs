@@ -1,10 +1,12 @@
 //! Looking at the store of images, and changing what its names point to.
 
+use casemate_audit::Event;
 use casemate_image::{Generation, Image, ImageName, Store, StoreError};
 use casemate_supervise::prepare::World;
 use serde::Serialize;
 
 use crate::arguments::{Json, NameJson};
+use crate::audit;
 use crate::failure::Problem;
 use crate::print_json;
 use crate::show::{mebibytes, short, size_of};
@@ -238,6 +240,8 @@ pub(super) fn go_back(world: &World, name: &str, to: Option<u32>) -> Result<u8, 
             .because(&error)
             .hint("casemate image list shows the generations there are")
     })?;
+    let gone_back = Event::general("image-rolled-back").with("image", name.to_string());
+    audit::note(world, gone_back.with("digest", generation.image.to_string()));
     outln!(
         "image `{name}` is generation {} now: {}",
         generation.number,

@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use casemate_link::orders::Order;
 
 use super::Runtime;
+use crate::audit::{self, Pace};
 use crate::broker::{COMMAND, MAX_VERDICT, Verdict};
 use crate::life::Event;
 
@@ -24,9 +26,19 @@ struct Broker {
     child: Arc<Mutex<Child>>,
 }
 
-/// Those of this launch.
-#[derive(Debug, Default)]
-pub(super) struct Brokers(HashMap<u32, Broker>);
+/// Those that have a call.
+#[derive(Debug)]
+pub(super) struct Brokers {
+    by_call: HashMap<u32, Broker>,
+    pace: Arc<Mutex<Pace>>,
+}
+
+impl Default for Brokers {
+    fn default() -> Self {
+        let pace = Arc::new(Mutex::new(Pace::new(Instant::now())));
+        Self { by_call: HashMap::new(), pace }
+    }
+}
 
 impl Runtime<'_> {
     pub(super) fn decide(&mut self, call: u32, target: &str, service: &str) {
@@ -56,44 +68,57 @@ impl Runtime<'_> {
         let child = Arc::new(Mutex::new(child));
         let (events, launch) = (self.events.clone(), self.launches);
         let what = format!("{service} from {} to {target:?}", broker.source);
+        let [source, target, service] = [&broker.source, target, service].map(str::to_owned);
+        let (record, pace) = (self.assignment.audit.clone(), self.brokers.pace.clone());
         let ended = child.clone();
         std::thread::spawn(move || {
             let mut line = String::new();
             let read = BufReader::new(stdout.take(MAX_VERDICT)).read_line(&mut line);
             let verdict = read.ok().and_then(|_| serde_json::from_str::<Verdict>(&line).ok());
+            let admitted =
+                pace.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+            if let Some(left_out) = admitted {
+                if left_out > 0 {
+                    tracing::info!("{left_out} calls are not in this log, there were too many");
+                    record.write(&audit::calls_left_out(&source, left_out));
+                }
+                if let Some(verdict) = &verdict {
+                    record.write(&audit::call(&source, &target, &service, verdict));
+                }
+                match &verdict {
+                    Some(Verdict::Connected { target, by }) => {
+                        tracing::info!("call {what}: goes to {target}, by {by}");
+                    }
+                    Some(Verdict::Refused { code, detail, .. }) => {
+                        tracing::info!("call {what}: refused ({code}), {detail}");
+                    }
+                    None => tracing::warn!("call {what}: its broker said nothing"),
+                }
+            }
             let result = match verdict {
-                Some(Verdict::Connected { target, by }) => {
-                    tracing::info!("call {what}: goes to {target}, by {by}");
-                    Ok(())
-                }
-                Some(Verdict::Refused { code, reason, detail }) => {
-                    tracing::info!("call {what}: refused ({code}), {detail}");
-                    Err((code, reason))
-                }
-                None => {
-                    tracing::warn!("call {what}: its broker said nothing");
-                    Err((TROUBLE, "the host could not decide it".to_owned()))
-                }
+                Some(Verdict::Connected { .. }) => Ok(()),
+                Some(Verdict::Refused { code, reason, .. }) => Err((code, reason)),
+                None => Err((TROUBLE, "the host could not decide it".to_owned())),
             };
             // Nobody listens when the life has ended meanwhile.
             let _ = events.send((launch, Event::CallDecided { call, result }));
             // A service of the host goes on in it.
             reap(&ended);
         });
-        self.brokers.0.insert(call, Broker { socket: ours.into(), child });
+        self.brokers.by_call.insert(call, Broker { socket: ours.into(), child });
         Ok(())
     }
 
     /// The caller's link gets its end of what the broker has connected.
     pub(super) fn connect_call(&mut self, stream: u32, call: u32) {
-        if let Some(broker) = self.brokers.0.remove(&call) {
+        if let Some(broker) = self.brokers.by_call.remove(&call) {
             self.order(Order::Connect { stream, call }, Some(broker.socket));
         }
     }
 
     /// Nobody waits for it any more: the question it may be asking goes away.
     pub(super) fn forget_call(&mut self, call: u32) {
-        if let Some(broker) = self.brokers.0.remove(&call) {
+        if let Some(broker) = self.brokers.by_call.remove(&call) {
             let mut child = broker.child.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = child.kill();
         }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::Runtime;
 use super::memory::Keeping;
+use crate::audit;
 use crate::chain;
 use crate::life::Event;
 use crate::monitor::{Ask, Command};
@@ -25,6 +26,7 @@ const FIRST_SET: u32 = 100_000;
 #[derive(Debug)]
 pub(super) struct Shot {
     number: u32,
+    name: String,
     layers: Vec<NewLayer>,
     memory: Option<Keeping>,
 }
@@ -81,7 +83,7 @@ impl Runtime<'_> {
             layers.push(layer);
         }
         commands.extend(written);
-        self.shot = Some(Shot { number, layers, memory });
+        self.shot = Some(Shot { number, name: name.to_string(), layers, memory });
         Ok(commands)
     }
 
@@ -98,10 +100,15 @@ impl Runtime<'_> {
         self.nodes = shot.layers.into_iter().map(|layer| layer.node).collect();
         let taken = casemate_volume::prepared_at(&self.locked());
         // Before the volumes: a memory without them is none, and they with it are one.
+        let with_memory = shot.memory.is_some();
         let memory = shot.memory.map_or(Ok(()), |keeping| self.keep_memory(keeping, taken));
         let result =
             casemate_volume::keep_prepared(&mut self.locked()).map_err(|error| chain(&error));
         let result = memory.and(result);
+        if result.is_ok() {
+            let event = audit::snapshot(self.name(), &shot.name, with_memory);
+            self.assignment.audit.write(&event);
+        }
         self.tell(Event::SnapshotKept { snapshot: number, result });
     }
 
