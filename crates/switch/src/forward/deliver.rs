@@ -10,13 +10,23 @@ use crate::ring::{AHEAD, Broken, Ring};
 const DESCRIPTORS: usize = 8;
 const BYTES_EACH: usize = 128;
 
+/// Frames that are dropped unseen after such a frame.
+const REFUSE: u8 = 16;
+
 /// A ring with buffers for frames to a guest.
 #[derive(Debug)]
 pub struct Receive<M> {
     /// The ring.
     pub ring: Ring<M>,
-    /// Whether frames are dropped when it has no room, or their sender has to wait.
+    /// Whether frames are dropped when it has no room, or their sender has to wait. Ends when there
+    /// is room.
     pub drop_when_full: bool,
+    /// Whether others wait for room already: whoever comes now has to wait behind them.
+    pub is_held: bool,
+    /// The driver's index when there was no room.
+    full_at: u16,
+    /// Frames that are dropped without looking, after one that wasted the sender's time.
+    refuse: u8,
     header: usize,
     /// Whether a frame may be spread over buffers.
     mergeable: bool,
@@ -71,16 +81,41 @@ impl<M: Memory> Receive<M> {
     #[must_use]
     pub fn new(ring: Ring<M>, long: bool, mergeable: bool, offloads: Offloads) -> Self {
         let header = header_length(long);
-        Self { ring, drop_when_full: false, header, mergeable, offloads }
+        Self {
+            ring,
+            drop_when_full: false,
+            is_held: false,
+            full_at: 0,
+            refuse: 0,
+            header,
+            mergeable,
+            offloads,
+        }
+    }
+
+    /// Whether buffers have come since there was no room.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn has_grown(&mut self) -> Result<bool, Broken> {
+        Ok(self.ring.see_now()? != self.full_at)
     }
 
     /// Puts a frame into the next buffers.
     #[inline(always)]
     pub(super) fn deliver(&mut self, frame: &Frame<'_>, offload: Offload) -> Delivery {
-        if !offload.suits(self.offloads) {
-            return self.deliver_converted(frame, offload);
+        if self.is_held {
+            return Delivery::Full;
         }
-        self.put(&offload.header(), frame)
+        let delivery = match offload.suits(self.offloads) {
+            true => self.put(&offload.header(), frame),
+            false => self.deliver_converted(frame, offload),
+        };
+        match delivery {
+            Delivery::Full => self.full_at = self.ring.seen(),
+            _ => self.drop_when_full = false,
+        }
+        delivery
     }
 
     #[inline(always)]
@@ -119,6 +154,10 @@ impl<M: Memory> Receive<M> {
     /// As [`Self::put`], for a frame that takes several descriptors.
     #[inline(never)]
     fn put_in_pieces(&mut self, header: &[u8; HEADER], frame: &Frame<'_>) -> Delivery {
+        if self.refuse > 0 {
+            self.refuse -= 1;
+            return Delivery::Never;
+        }
         let need = self.header + frame.length;
         let most = DESCRIPTORS + frame.length / BYTES_EACH;
         let mut places: Vec<Span<'_>> = Vec::new();
@@ -148,7 +187,11 @@ impl<M: Memory> Receive<M> {
             let room = room.min(need - have);
             used.push((entry.head, room as u32));
             have += room;
-            if descriptors > most || (have < need && !self.mergeable) {
+            if descriptors > most {
+                self.refuse = REFUSE;
+                return Delivery::Never;
+            }
+            if have < need && !self.mergeable {
                 return Delivery::Never;
             }
         }

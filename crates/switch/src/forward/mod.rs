@@ -20,8 +20,8 @@ use deliver::{Delivery, Frame};
 use offload::{HEADER, Offload, Offloads, SHORT_HEADER};
 
 use crate::memory::{Memory, Span};
-use crate::ring::{Broken, Ring};
-use crate::rules::{Binding, LONGEST, Role, Table, Verdict, Window, decide};
+use crate::ring::{AHEAD, Broken, Ring};
+use crate::rules::{Binding, LONGEST, Mac, Role, Table, Verdict, Window, decide};
 
 /// Frames of one turn.
 pub const BATCH: u16 = 64;
@@ -280,6 +280,23 @@ impl<M: Memory> Fabric<M> {
                 Some(0)
             }
         }
+    }
+
+    /// Whether `transmit` has a frame for anybody but `port`, as far as can be looked ahead.
+    pub fn has_others(&self, transmit: &mut Transmit<M>, port: usize) -> bool {
+        // An error comes again in the next turn.
+        let _ = transmit.ring.look(AHEAD);
+        let mut spans = Vec::new();
+        (0..transmit.ring.looked()).any(|ahead| {
+            spans.clear();
+            let mut bytes = [0; 8];
+            if transmit.ring.chain(ahead, usize::MAX, &mut spans).is_ok() {
+                take_header(&mut spans, transmit.header);
+                gather(&spans, &mut bytes);
+            }
+            let mac = Mac::from_bits(u64::from_be_bytes(bytes) >> 16);
+            mac.is_group() || self.table.client(mac).is_some_and(|to| to != port)
+        })
     }
 
     /// To every client that has room: none of them may hold up the others.

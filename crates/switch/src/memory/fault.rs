@@ -18,6 +18,16 @@ const SLOTS: usize = 256 * super::MAX_REGIONS;
 
 static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// How many regions were lost since the program began. When it grows, somebody's memory
+/// [is lost](super::GuestMemory::is_lost).
+#[inline(always)]
+#[must_use]
+pub fn losses() -> usize {
+    LOST.load(Ordering::Relaxed)
+}
+
 /// One watched region; free when its length is zero.
 struct Slot {
     start: AtomicUsize,
@@ -115,6 +125,7 @@ extern "C" fn on_bus_error(
         let new = unsafe { libc::mmap(start as *mut _, length, protection, flags, -1, 0) };
         if new != libc::MAP_FAILED {
             slot.lost.store(true, Ordering::SeqCst);
+            LOST.fetch_add(1, Ordering::SeqCst);
             return;
         }
     }

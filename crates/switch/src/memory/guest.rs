@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -93,9 +94,12 @@ pub enum MemoryError {
 }
 
 /// The memory of one guest. Cheap to look into: the region of the last address is tried first.
-#[derive(Debug, Default)]
+///
+/// A clone shares the mappings, and may get or lose some: rings keep the memory they were set up
+/// with.
+#[derive(Clone, Debug, Default)]
 pub struct GuestMemory {
-    mapped: Vec<Mapped>,
+    mapped: Vec<Rc<Mapped>>,
     last: Cell<usize>,
 }
 
@@ -136,14 +140,15 @@ impl GuestMemory {
             return Err(MemoryError::Size);
         }
         let overlap = |a: u64, b: u64, other: u64| a < b + other && b < a + length;
-        if self.mapped.iter().any(|Mapped { region: other, .. }| {
+        if self.mapped.iter().any(|mapped| {
+            let other = mapped.region;
             overlap(guest, other.guest, other.length)
                 || overlap(front_end, other.front_end, other.length)
         }) {
             return Err(MemoryError::Overlap { guest });
         }
         let file = check_file(descriptor, region, allow_unsealed)?;
-        self.mapped.push(Mapped::new(region, descriptor, file)?);
+        self.mapped.push(Rc::new(Mapped::new(region, descriptor, file)?));
         Ok(())
     }
 
@@ -153,7 +158,7 @@ impl GuestMemory {
     /// [`MemoryError::Unknown`]
     pub fn remove(&mut self, region: Region) -> Result<(), MemoryError> {
         let Region { guest, length, front_end, .. } = region;
-        let same = |mapped: &Mapped| {
+        let same = |mapped: &Rc<Mapped>| {
             let other = mapped.region;
             (other.guest, other.length, other.front_end) == (guest, length, front_end)
         };

@@ -350,17 +350,19 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Whether there is an entry that is not done with. Reads the driver's index only if none is
-    /// known of.
+    /// The driver's index when it was last read.
+    #[must_use]
+    pub fn seen(&self) -> u16 {
+        self.seen
+    }
+
+    /// The driver's index now.
     ///
     /// # Errors
     /// The ring is broken.
-    #[inline(always)]
-    pub fn has_entries(&mut self) -> Result<bool, Broken> {
-        if self.seen == self.next {
-            self.see()?;
-        }
-        Ok(self.seen != self.next)
+    pub fn see_now(&mut self) -> Result<u16, Broken> {
+        self.see()?;
+        Ok(self.seen)
     }
 
     /// Entries that are not done with, as of now.

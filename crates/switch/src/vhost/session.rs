@@ -6,10 +6,10 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use super::message::{Features, MAX_DESCRIPTORS, Message, Reply, Request};
+use super::message::{Features, Message, Reply, Request};
 use crate::forward::offload::Offloads;
 use crate::forward::{Queue, Receive, Transmit};
-use crate::memory::{GuestMemory, MAX_REGIONS, MemoryError, Region};
+use crate::memory::{GuestMemory, MAX_REGIONS, MemoryError};
 use crate::ring::{Broken, Direction, Layout, Options, Ring};
 
 /// One front-end's settings.
@@ -19,8 +19,6 @@ pub struct Session {
     features: Features,
     protocol: Features,
     memory: Rc<GuestMemory>,
-    /// The regions and descriptors of it, as long as regions may come and go one by one.
-    regions: Vec<(Region, Rc<OwnedFd>)>,
     queues: [Settings; 2],
 }
 
@@ -119,29 +117,22 @@ impl Session {
             Request::GetQueueCount => (Change::None, own(1)),
             Request::GetMemorySlots => (Change::None, own(MAX_REGIONS as u64)),
             Request::SetMemory(regions) => {
-                debug_assert!(regions.len() <= MAX_DESCRIPTORS);
-                self.regions.clear();
-                self.memory = Rc::default();
-                let descriptors = descriptors.into_iter().map(Rc::new);
-                self.regions = regions.into_iter().zip(descriptors).collect();
-                self.map()?;
+                let regions = regions.into_iter().zip(descriptors).collect();
+                self.memory = Rc::new(GuestMemory::new(regions, self.allow_unsealed)?);
                 (Change::Both, None)
             }
             Request::AddMemory(region) => {
-                if self.regions.len() >= MAX_REGIONS {
-                    return Err(MemoryError::Regions.into());
+                let mut memory = GuestMemory::clone(&self.memory);
+                if let Some(descriptor) = descriptors.pop() {
+                    memory.add(region, &descriptor, self.allow_unsealed)?;
                 }
-                self.regions.extend(descriptors.pop().map(|one| (region, Rc::new(one))));
-                self.map()?;
+                self.memory = Rc::new(memory);
                 (Change::Both, None)
             }
-            Request::RemoveMemory(Region { guest, length, front_end, .. }) => {
-                let same = |(other, _): &(Region, _)| {
-                    (other.guest, other.length, other.front_end) == (guest, length, front_end)
-                };
-                let index = self.regions.iter().position(same);
-                self.regions.remove(index.ok_or(MemoryError::Unknown { guest })?);
-                self.map()?;
+            Request::RemoveMemory(region) => {
+                let mut memory = GuestMemory::clone(&self.memory);
+                memory.remove(region)?;
+                self.memory = Rc::new(memory);
                 (Change::Both, None)
             }
             Request::SetSize(number, size) => self.set(number, |queue| queue.layout.size = size),
@@ -177,7 +168,10 @@ impl Session {
                 (Change::None, None)
             }
             Request::SetEnable(number, enabled) => {
-                self.queues[usize::from(number & 1)].enabled = Some(enabled);
+                let settings = &mut self.queues[usize::from(number & 1)];
+                settings.enabled = Some(enabled);
+                // To go on there when it is enabled again.
+                settings.layout.base = base(queue(number)).unwrap_or(settings.layout.base);
                 (Change::Queue(queue(number)), None)
             }
         };
@@ -189,16 +183,6 @@ impl Session {
     fn set(&mut self, number: u8, set: impl FnOnce(&mut Settings)) -> (Change, Option<Reply>) {
         set(&mut self.queues[usize::from(number & 1)]);
         (Change::None, None)
-    }
-
-    /// Maps all regions anew. Rings that run keep the old mapping until they are replaced.
-    fn map(&mut self) -> Result<(), SessionError> {
-        let mut memory = GuestMemory::default();
-        for (region, descriptor) in &self.regions {
-            memory.add(*region, descriptor, self.allow_unsealed)?;
-        }
-        self.memory = Rc::new(memory);
-        Ok(())
     }
 
     /// The guest's memory.
