@@ -76,9 +76,8 @@ fn measure(ports: usize, length: u32, rounds: usize) -> f64 {
         fabric.counters.push(Default::default());
     }
     let bindings = guests.iter().enumerate();
-    fabric.table = Table::new(bindings.map(|(port, guest)| {
-        (port, guest.binding.role, guest.binding.mac)
-    }));
+    fabric.table =
+        Table::new(bindings.map(|(port, guest)| (port, guest.binding.role, guest.binding.mac)));
     let mut samples = Vec::new();
     for _ in 0..rounds {
         for port in 1..ports {

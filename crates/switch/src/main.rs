@@ -63,5 +63,6 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Writes a line to the log, which may be on a full disk.
 fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "casemate-switch: {line}");
+    let line = format!("casemate-switch: {line}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -18,6 +18,7 @@ mod plain;
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 pub use guest::{GuestMemory, MAX_MEMORY, MAX_REGIONS, MemoryError, Region};
 pub use plain::PlainMemory;
@@ -136,6 +137,26 @@ impl<'m> Span<'m> {
             // SAFETY: as in `read_twelve`, which has found that many.
             unsafe { self.start.cast::<[u8; 12]>().write_volatile(*bytes) };
         }
+    }
+
+    /// Its first two bytes as one number, in one piece, and all that was written before it. Nothing,
+    /// if there are fewer or they are not aligned.
+    #[must_use]
+    pub fn load(&self) -> Option<u16> {
+        self.field().map(|field| u16::from_le(field.load(Ordering::Acquire)))
+    }
+
+    /// Writes its first two bytes in one piece, after all that was written before. Says whether it
+    /// could.
+    pub fn store(&self, value: u16) -> bool {
+        self.field().map(|field| field.store(value.to_le(), Ordering::Release)).is_some()
+    }
+
+    fn field(&self) -> Option<&AtomicU16> {
+        let start = self.start.cast::<AtomicU16>();
+        // SAFETY: two aligned bytes of the memory, which lives as long as `'m`, and by which
+        // others see a number change only as a whole.
+        (self.length >= 2 && start.is_aligned()).then(|| unsafe { start.as_ref() })
     }
 
     /// Copies to `to` as much as there is and fits; says how much.

@@ -47,6 +47,14 @@ impl Driver {
         bytes
     }
 
+    fn load(memory: &impl Memory, address: u64) -> u16 {
+        Self::at(memory, address, 2).load().expect("aligned")
+    }
+
+    fn store(memory: &impl Memory, address: u64, value: u16) {
+        assert!(Self::at(memory, address, 2).store(value), "aligned");
+    }
+
     /// Writes a descriptor to a table at `table`.
     pub fn describe(
         memory: &impl Memory,
@@ -78,7 +86,7 @@ impl Driver {
     /// Adds a chain to the available ring, without showing it.
     pub fn offer(&mut self, memory: &impl Memory, head: u16) {
         let slot = u64::from(self.available % self.layout.size);
-        Self::put(memory, self.layout.available + 4 + 2 * slot, head.to_le_bytes());
+        Self::store(memory, self.layout.available + 4 + 2 * slot, head);
         self.available = self.available.wrapping_add(1);
     }
 
@@ -89,18 +97,18 @@ impl Driver {
         let old = std::mem::replace(&mut self.kicked, self.available);
         if self.event_index {
             let entries = u64::from(self.layout.size);
-            let event = u16::from_le_bytes(Self::get(memory, self.layout.used + 4 + 8 * entries));
+            let event = Self::load(memory, self.layout.used + 4 + 8 * entries);
             let distance = self.available.wrapping_sub(event).wrapping_sub(1);
             distance < self.available.wrapping_sub(old)
         } else {
-            u16::from_le_bytes(Self::get(memory, self.layout.used)) & 1 == 0
+            Self::load(memory, self.layout.used) & 1 == 0
         }
     }
 
     /// Writes the index of the available ring, whatever it is.
     pub fn set_index(&self, memory: &impl Memory, index: u16) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        Self::put(memory, self.layout.available + 2, index.to_le_bytes());
+        Self::store(memory, self.layout.available + 2, index);
     }
 
     /// Asks for a signal, or for none.
@@ -109,16 +117,16 @@ impl Driver {
             let entries = u64::from(self.layout.size);
             // For none: an index that is far away.
             let event = if wanted { self.used } else { self.used.wrapping_add(0x8000) };
-            Self::put(memory, self.layout.available + 4 + 2 * entries, event.to_le_bytes());
+            Self::store(memory, self.layout.available + 4 + 2 * entries, event);
         } else {
-            Self::put(memory, self.layout.available, u16::from(!wanted).to_le_bytes());
+            Self::store(memory, self.layout.available, u16::from(!wanted));
         }
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }
 
     /// The index of the used ring.
     pub fn used_index(&self, memory: &impl Memory) -> u16 {
-        let index = u16::from_le_bytes(Self::get(memory, self.layout.used + 2));
+        let index = Self::load(memory, self.layout.used + 2);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         index
     }
