@@ -24,7 +24,6 @@ const ALLOWED: &[(i64, &str)] = &[
     (libc::SYS_accept4, "front-ends and supervisors connect"),
     (libc::SYS_recvmsg, "their messages and descriptors"),
     (libc::SYS_sendmsg, "replies"),
-    (libc::SYS_getsockopt, "who a supervisor is"),
     (libc::SYS_fcntl, "seals of memory; copies of descriptors to watch"),
     (libc::SYS_fstat, "size of memory"),
     (libc::SYS_newfstatat, "the same, as newer C libraries do it"),

@@ -1,5 +1,7 @@
 //! What is counted for each port.
 
+use std::time::Duration;
+
 use crate::rules::Refusal;
 
 /// Counters of one port. They begin anew with the port, not with a connection.
@@ -21,6 +23,8 @@ pub struct Counters {
     pub waits: u64,
     /// Times that it was not listened to for a while, because of what it sent.
     pub parked: u64,
+    /// How long its guest took to answer, when it was last asked.
+    pub probe: Option<Duration>,
     /// Frames that were dropped, by reason.
     pub drops: [u64; DROPS.len()],
 }

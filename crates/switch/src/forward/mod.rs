@@ -12,12 +12,14 @@
 mod counters;
 mod deliver;
 pub mod offload;
+mod probe;
 mod segment;
 
 pub use counters::{Counters, DROPS, Drop};
 pub use deliver::Receive;
 use deliver::{Delivery, Frame};
 use offload::{HEADER, Offload, Offloads, SHORT_HEADER};
+use probe::Probe;
 
 use crate::memory::{Memory, Span};
 use crate::ring::{AHEAD, Broken, Ring};
@@ -71,8 +73,9 @@ pub struct Fabric<M> {
     pub broken: Vec<(usize, Broken)>,
     /// The port whose frames are recorded.
     pub recorded: Option<usize>,
-    /// What was recorded: whether the frame was to that port, its length and its beginning.
-    pub record: Vec<(bool, usize, Vec<u8>)>,
+    /// What was recorded.
+    pub record: Vec<Recorded>,
+    probe: Option<Probe>,
     touched: Vec<usize>,
 }
 
@@ -86,9 +89,19 @@ impl<M> Default for Fabric<M> {
             broken: Vec::new(),
             recorded: None,
             record: Vec::new(),
+            probe: None,
             touched: Vec::new(),
         }
     }
+}
+
+/// A frame that a port has sent or was given.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its length.
+    pub length: usize,
+    /// Its bytes, or the first of them.
+    pub bytes: Vec<u8>,
 }
 
 /// One of a port's two rings.
@@ -196,7 +209,7 @@ impl<M: Memory> Fabric<M> {
             window.fill(|bytes| gather(parts, bytes));
             let frame = Frame { window: window.bytes(), parts, length };
             if self.recorded.is_some() {
-                self.note(port, &frame, false);
+                self.note(port, &frame);
             }
             let verdict = match decide(&window, length, from, &self.table) {
                 Verdict::Drop(refusal) => Err(refusal.into()),
@@ -205,6 +218,7 @@ impl<M: Memory> Fabric<M> {
                     .map_err(|_| Drop::Offload),
             };
             match verdict {
+                Err(Drop::NotRouter | Drop::Unknown) if self.is_answer(port, &window) => {}
                 Err(drop) => {
                     self.counters[port].drop(drop);
                     turn.violations += u16::from(drop.is_violation());
@@ -261,7 +275,7 @@ impl<M: Memory> Fabric<M> {
                     self.touched.push(to);
                 }
                 if self.recorded.is_some() {
-                    self.note(to, frame, true);
+                    self.note(to, frame);
                 }
                 Some(descriptors)
             }
@@ -333,12 +347,12 @@ impl<M: Memory> Fabric<M> {
     }
 
     #[cold]
-    fn note(&mut self, port: usize, frame: &Frame<'_>, to: bool) {
+    fn note(&mut self, port: usize, frame: &Frame<'_>) {
         if self.recorded == Some(port) {
             let mut bytes = vec![0; frame.length.min(RECORDED)];
             let length = frame.copy(&mut bytes);
             bytes.truncate(length);
-            self.record.push((to, frame.length, bytes));
+            self.record.push(Recorded { length: frame.length, bytes });
         }
     }
 }

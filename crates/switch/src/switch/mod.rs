@@ -32,7 +32,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 pub use event::Event;
 use port::Port;
 pub use port::Settings;
-use watch::{Source, Watch};
+pub(crate) use watch::Source;
+use watch::Watch;
 
 use crate::control::Control;
 use crate::forward::Fabric;
@@ -81,12 +82,13 @@ const LOOK: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 pub struct Switch {
     behaviour: Behaviour,
-    fabric: Fabric<GuestMemory>,
-    ports: Vec<Option<Port>>,
-    watch: Watch,
+    pub(crate) fabric: Fabric<GuestMemory>,
+    pub(crate) ports: Vec<Option<Port>>,
+    pub(crate) watch: Watch,
     caller: Caller,
-    control: Control,
-    signals: SignalFd,
+    pub(crate) control: Control,
+    /// Only to be closed at the end.
+    _signals: SignalFd,
     /// Ports whose turn it will be.
     active: VecDeque<usize>,
     /// Ports that others wait for.
@@ -123,7 +125,7 @@ impl Switch {
             watch,
             caller: Caller::new().map_err(SwitchError::Caller)?,
             control: Control::new(behaviour.allow_capture),
-            signals,
+            _signals: signals,
             active: VecDeque::new(),
             congested: Vec::new(),
             busy: now,

@@ -13,7 +13,7 @@ use crate::vhost::{Session, Stream};
 /// anew, and then so many a second. Mapping memory is what costs most: 2 % of the time.
 const MESSAGES: (u32, u32) = (1024, 1000);
 /// What a connection costs of that.
-pub(super) const CONNECTION: f64 = 16.0;
+pub(crate) const CONNECTION: f64 = 16.0;
 
 /// Frames that no honest guest sends, at once and each second. Then the port is left alone for a
 /// while: looking at such frames costs all others time.
@@ -39,33 +39,33 @@ pub struct Settings {
 
 /// One port.
 #[derive(Debug)]
-pub(super) struct Port {
-    pub(super) settings: Settings,
-    pub(super) connection: Option<Connection>,
-    pub(super) state: State,
-    pub(super) messages: Budget,
-    pub(super) offences: Budget,
-    pub(super) patience: Budget,
-    pub(super) lines: Budget,
+pub(crate) struct Port {
+    pub(crate) settings: Settings,
+    pub(crate) connection: Option<Connection>,
+    pub(crate) state: State,
+    pub(crate) messages: Budget,
+    pub(crate) offences: Budget,
+    pub(crate) patience: Budget,
+    pub(crate) lines: Budget,
     /// Others whose next frame waits for this port's buffers, in order.
-    pub(super) waiters: std::collections::VecDeque<usize>,
+    pub(crate) waiters: std::collections::VecDeque<usize>,
 }
 
 /// A front-end.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: Stream,
-    pub(super) session: Session,
-    pub(super) transmit: Option<Transmit<GuestMemory>>,
+pub(crate) struct Connection {
+    pub(crate) stream: Stream,
+    pub(crate) session: Session,
+    pub(crate) transmit: Option<Transmit<GuestMemory>>,
     /// What the kicks of the receiving and the transmitting ring are watched by: copies.
-    pub(super) kicks: [Option<OwnedFd>; 2],
+    pub(crate) kicks: [Option<OwnedFd>; 2],
     /// It has sent too many messages, and is not listened to until then.
-    pub(super) muted: Option<Instant>,
+    pub(crate) muted: Option<Instant>,
 }
 
 /// What becomes of the frames of a port next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// Nothing, before a kick.
     Idle,
     /// It is its turn now and then. Its ring was found empty at that time, first.
@@ -84,7 +84,7 @@ pub(super) enum State {
 }
 
 impl Port {
-    pub(super) fn new(settings: Settings, now: Instant) -> Self {
+    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
         let budget = |(most, each_second)| Budget::new(most, each_second, now);
         Self {
             settings,

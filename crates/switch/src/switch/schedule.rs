@@ -28,7 +28,7 @@ const LEAST_PATIENCE: f64 = 50.0;
 
 impl Switch {
     /// One turn for each port that has frames, and for those that can go on.
-    pub(super) fn pass(&mut self, now: Instant) {
+    pub(crate) fn pass(&mut self, now: Instant) {
         for index in (0..self.congested.len()).rev() {
             self.serve_waiters(self.congested[index], now);
         }
@@ -77,7 +77,7 @@ impl Switch {
     }
 
     /// Nobody has to wait for `port` any more.
-    pub(super) fn release_waiters(&mut self, port: usize) {
+    pub(crate) fn release_waiters(&mut self, port: usize) {
         let Some(Some(waited_for)) = self.ports.get_mut(port) else { return };
         for waiter in std::mem::take(&mut waited_for.waiters) {
             self.activate(waiter);
@@ -86,7 +86,7 @@ impl Switch {
     }
 
     /// `port` waits for nobody any more.
-    pub(super) fn stop_waiting(&mut self, port: usize) {
+    pub(crate) fn stop_waiting(&mut self, port: usize) {
         if let Some(State::Waiting { on, .. }) = self.ports[port].as_ref().map(|port| port.state) {
             if let Some(Some(other)) = self.ports.get_mut(on) {
                 other.waiters.retain(|&waiter| waiter != port);
@@ -103,7 +103,7 @@ impl Switch {
     }
 
     /// It will be its turn.
-    pub(super) fn activate(&mut self, port: usize) {
+    pub(crate) fn activate(&mut self, port: usize) {
         self.set(port, State::Active(None));
         if !self.active.contains(&port) {
             self.active.push_back(port);
@@ -111,7 +111,7 @@ impl Switch {
     }
 
     /// A guest says that it has added something to a ring.
-    pub(super) fn kicked(&mut self, port: usize) {
+    pub(crate) fn kicked(&mut self, port: usize) {
         // Of a receiving ring: whoever waits for it is served in each pass.
         if let Some(Some(Port { state: State::Idle, .. })) = self.ports.get(port) {
             self.activate(port);
@@ -241,7 +241,7 @@ impl Switch {
     }
 
     /// What has waited for its time.
-    pub(super) fn time_out(&mut self, now: Instant) {
+    pub(crate) fn time_out(&mut self, now: Instant) {
         for number in 0..self.ports.len() {
             let Some(port) = &mut self.ports[number] else { continue };
             if let Some(connection) = &mut port.connection
@@ -274,7 +274,7 @@ impl Switch {
     }
 
     /// How long to wait for events; nothing, for ever.
-    pub(super) fn timeout(&mut self, now: Instant) -> Option<u16> {
+    pub(crate) fn timeout(&mut self, now: Instant) -> Option<u16> {
         if !self.active.is_empty() {
             return Some(0);
         }
@@ -307,7 +307,7 @@ impl Switch {
     }
 
     /// Signals, and what the turn has found broken or lost.
-    fn after_turn(&mut self, now: Instant) {
+    pub(crate) fn after_turn(&mut self, now: Instant) {
         for index in 0..self.fabric.signals.len() {
             let (port, queue) = self.fabric.signals[index];
             let connection = self.ports[port].as_ref().and_then(|port| port.connection.as_ref());
@@ -321,8 +321,8 @@ impl Switch {
         while let Some((port, broken)) = self.fabric.broken.pop() {
             self.break_ring(port, Queue::Receive, broken, now);
         }
-        if !self.fabric.record.is_empty() {
-            self.control.record(&mut self.fabric.record);
+        if !self.fabric.record.is_empty() && !self.control.record(&mut self.fabric.record) {
+            self.fabric.recorded = None;
         }
         if fault::losses() != self.losses {
             self.losses = fault::losses();

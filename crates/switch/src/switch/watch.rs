@@ -9,7 +9,7 @@ use crate::forward::Queue;
 
 /// What a descriptor means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// SIGTERM or SIGINT.
     Signal,
     /// Somebody wants to connect to this port.
@@ -58,28 +58,28 @@ const EVENTS: usize = 64;
 
 /// All descriptors that are watched.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     epoll: Epoll,
 }
 
 impl Watch {
-    pub(super) fn new() -> Result<Self, Errno> {
+    pub(crate) fn new() -> Result<Self, Errno> {
         Ok(Self { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
     }
 
     /// Watches for something to read.
-    pub(super) fn add(&self, descriptor: impl AsFd, source: Source) -> Result<(), Errno> {
+    pub(crate) fn add(&self, descriptor: impl AsFd, source: Source) -> Result<(), Errno> {
         self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, source.encode()))
     }
 
     /// Watches an eventfd. It is never read: each write to it is an event.
-    pub(super) fn add_kick(&self, descriptor: impl AsFd, source: Source) -> Result<(), Errno> {
+    pub(crate) fn add_kick(&self, descriptor: impl AsFd, source: Source) -> Result<(), Errno> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         self.epoll.add(descriptor, EpollEvent::new(flags, source.encode()))
     }
 
     /// Goes on watching, or pauses: then only the end is told.
-    pub(super) fn listen(
+    pub(crate) fn listen(
         &self,
         descriptor: impl AsFd,
         source: Source,
@@ -90,13 +90,13 @@ impl Watch {
     }
 
     /// Has to come before a descriptor is closed: front-ends have copies, by which it would stay.
-    pub(super) fn remove(&self, descriptor: impl AsFd) {
+    pub(crate) fn remove(&self, descriptor: impl AsFd) {
         let _ = self.epoll.delete(descriptor);
     }
 
     /// Waits for at most `milliseconds`, or as long as it takes. Says what happened, and whether
     /// it was the end of a descriptor.
-    pub(super) fn wait(&self, milliseconds: Option<u16>) -> Result<Vec<(Source, bool)>, Errno> {
+    pub(crate) fn wait(&self, milliseconds: Option<u16>) -> Result<Vec<(Source, bool)>, Errno> {
         let timeout = milliseconds.map_or(EpollTimeout::NONE, EpollTimeout::from);
         let mut events = [EpollEvent::empty(); EVENTS];
         let count = match self.epoll.wait(&mut events, timeout) {
