@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use casemate_switch::forward::offload::Offloads;
 use casemate_switch::forward::{Fabric, Receive, Transmit};
-use casemate_switch::memory::{Memory, PlainMemory};
+use casemate_switch::memory::PlainMemory;
 use casemate_switch::ring::{Direction, Options, Ring};
 use casemate_switch::rules::{Binding, Mac, Role, Table};
 use driver::{Driver, WRITE};
@@ -38,7 +38,7 @@ fn mac(port: usize) -> Mac {
 
 fn guest(port: usize, to: usize, length: u32) -> (Guest, Receive<PlainMemory>) {
     let memory = Rc::new(PlainMemory::new(0x1000, 4 << 20));
-    let mut send = Driver::new(0x1000, RING, false);
+    let send = Driver::new(0x1000, RING, false);
     let mut take = Driver::new(0x4000, RING, false);
     for index in 0..RING {
         let frame = 0x10_0000 + u64::from(index) * BUFFER + 116;

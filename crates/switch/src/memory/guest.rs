@@ -230,7 +230,7 @@ fn check_file(
     }
     let kind = fstatfs(descriptor).map_err(|source| MemoryError::Map { length, source })?;
     let page = match kind.filesystem_type() == HUGETLBFS_MAGIC {
-        true => i64::from(status.st_blksize),
+        true => status.st_blksize,
         false => sysconf(SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096),
     };
     Ok(Backing { page: page.max(4096) as u64 })

@@ -154,9 +154,12 @@ impl<'m> Span<'m> {
 
     fn field(&self) -> Option<&AtomicU16> {
         let start = self.start.cast::<AtomicU16>();
+        if self.length < 2 || !start.is_aligned() {
+            return None;
+        }
         // SAFETY: two aligned bytes of the memory, which lives as long as `'m`, and by which
         // others see a number change only as a whole.
-        (self.length >= 2 && start.is_aligned()).then(|| unsafe { start.as_ref() })
+        Some(unsafe { start.as_ref() })
     }
 
     /// Copies to `to` as much as there is and fits; says how much.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Something that may happen `most` times at once and `each_second` in the long run.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     left: f64,
     most: f64,
     each_second: f64,
@@ -13,25 +13,25 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A full bucket.
-    pub(super) fn new(most: u32, each_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(most: u32, each_second: u32, now: Instant) -> Self {
         Self { left: most.into(), most: most.into(), each_second: each_second.into(), at: now }
     }
 
     /// Takes `count`, whether or not there is as much. Says whether something is left.
-    pub(super) fn spend(&mut self, count: f64, now: Instant) -> bool {
+    pub(crate) fn spend(&mut self, count: f64, now: Instant) -> bool {
         self.left = self.left_at(now) - count;
         self.at = now;
         self.left > 0.0
     }
 
     /// What is left.
-    pub(super) fn left_at(&self, now: Instant) -> f64 {
+    pub(crate) fn left_at(&self, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         (self.left + passed * self.each_second).min(self.most)
     }
 
     /// How long until there are `count`.
-    pub(super) fn wait_for(&self, count: f64, now: Instant) -> Duration {
+    pub(crate) fn wait_for(&self, count: f64, now: Instant) -> Duration {
         let missing = (count - self.left_at(now)).max(0.0);
         Duration::from_secs_f64(missing / self.each_second)
     }

@@ -4,27 +4,27 @@ use casemate_switch::memory::{Memory, Span};
 use casemate_switch::ring::Layout;
 
 /// The chain goes on; the device writes; the buffer holds descriptors.
-pub const NEXT: u16 = 1;
-pub const WRITE: u16 = 2;
-pub const INDIRECT: u16 = 4;
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
 
 /// One ring, as its driver sees it. Descriptors are handed out in order.
 #[derive(Debug)]
-pub struct Driver {
-    pub layout: Layout,
+pub(crate) struct Driver {
+    pub(crate) layout: Layout,
     /// Index of the available ring, not yet shown.
-    pub available: u16,
+    pub(crate) available: u16,
     /// Used elements before this one are taken.
-    pub used: u16,
+    pub(crate) used: u16,
     /// Index at which the other side was last considered for a kick.
     kicked: u16,
-    pub event_index: bool,
+    pub(crate) event_index: bool,
 }
 
 impl Driver {
     /// A ring of `size` entries at `address`: descriptors, available ring, used ring. Takes less
     /// than 32 bytes for each entry, and 64.
-    pub fn new(address: u64, size: u16, event_index: bool) -> Self {
+    pub(crate) fn new(address: u64, size: u16, event_index: bool) -> Self {
         let entries = u64::from(size);
         let descriptors = address;
         let available = descriptors + 16 * entries;
@@ -37,7 +37,7 @@ impl Driver {
         memory.guest(address, length).expect("the driver's own addresses are good")
     }
 
-    pub fn put<const N: usize>(memory: &impl Memory, address: u64, bytes: [u8; N]) {
+    pub(crate) fn put<const N: usize>(memory: &impl Memory, address: u64, bytes: [u8; N]) {
         assert_eq!(Self::at(memory, address, N as u64).write(&bytes), N);
     }
 
@@ -56,7 +56,7 @@ impl Driver {
     }
 
     /// Writes a descriptor to a table at `table`.
-    pub fn describe(
+    pub(crate) fn describe(
         memory: &impl Memory,
         table: u64,
         index: u16,
@@ -72,7 +72,7 @@ impl Driver {
     }
 
     /// Writes descriptor `index` of the ring's own table.
-    pub fn descriptor(
+    pub(crate) fn descriptor(
         &self,
         memory: &impl Memory,
         index: u16,
@@ -84,14 +84,14 @@ impl Driver {
     }
 
     /// Adds a chain to the available ring, without showing it.
-    pub fn offer(&mut self, memory: &impl Memory, head: u16) {
+    pub(crate) fn offer(&mut self, memory: &impl Memory, head: u16) {
         let slot = u64::from(self.available % self.layout.size);
         Self::store(memory, self.layout.available + 4 + 2 * slot, head);
         self.available = self.available.wrapping_add(1);
     }
 
     /// Shows everything that was offered. Says whether a kick is wanted.
-    pub fn show(&mut self, memory: &impl Memory) -> bool {
+    pub(crate) fn show(&mut self, memory: &impl Memory) -> bool {
         self.set_index(memory, self.available);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let old = std::mem::replace(&mut self.kicked, self.available);
@@ -106,13 +106,13 @@ impl Driver {
     }
 
     /// Writes the index of the available ring, whatever it is.
-    pub fn set_index(&self, memory: &impl Memory, index: u16) {
+    pub(crate) fn set_index(&self, memory: &impl Memory, index: u16) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         Self::store(memory, self.layout.available + 2, index);
     }
 
     /// Asks for a signal, or for none.
-    pub fn want_signal(&self, memory: &impl Memory, wanted: bool) {
+    pub(crate) fn want_signal(&self, memory: &impl Memory, wanted: bool) {
         if self.event_index {
             let entries = u64::from(self.layout.size);
             // For none: an index that is far away.
@@ -125,14 +125,14 @@ impl Driver {
     }
 
     /// The index of the used ring.
-    pub fn used_index(&self, memory: &impl Memory) -> u16 {
+    pub(crate) fn used_index(&self, memory: &impl Memory) -> u16 {
         let index = Self::load(memory, self.layout.used + 2);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         index
     }
 
     /// The next used element, if there is one: head and length.
-    pub fn take(&mut self, memory: &impl Memory) -> Option<(u16, u32)> {
+    pub(crate) fn take(&mut self, memory: &impl Memory) -> Option<(u16, u32)> {
         if self.used_index(memory) == self.used {
             return None;
         }

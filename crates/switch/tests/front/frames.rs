@@ -3,24 +3,24 @@
 use casemate_switch::rules::Mac;
 
 /// An Ethernet header of that type.
-pub fn ethernet(to: Mac, from: Mac, kind: u16) -> Vec<u8> {
+pub(crate) fn ethernet(to: Mac, from: Mac, kind: u16) -> Vec<u8> {
     [&to.bytes()[..], &from.bytes(), &kind.to_be_bytes()].concat()
 }
 
 /// A frame of `length` bytes that means nothing.
-pub fn plain(to: Mac, from: Mac, length: usize) -> Vec<u8> {
+pub(crate) fn plain(to: Mac, from: Mac, length: usize) -> Vec<u8> {
     let mut frame = ethernet(to, from, 0x88b5);
     frame.extend((frame.len()..length).map(|byte| byte as u8));
     frame
 }
 
 /// All that hear it.
-pub fn broadcast() -> Mac {
+pub(crate) fn broadcast() -> Mac {
     Mac::from([0xff; 6])
 }
 
 /// "I have this address": ARP, with a sender of its own within.
-pub fn arp(from: Mac, sender: Mac, address: [u8; 4]) -> Vec<u8> {
+pub(crate) fn arp(from: Mac, sender: Mac, address: [u8; 4]) -> Vec<u8> {
     let mut frame = ethernet(broadcast(), from, 0x0806);
     frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
     frame.extend_from_slice(&sender.bytes());
@@ -31,7 +31,7 @@ pub fn arp(from: Mac, sender: Mac, address: [u8; 4]) -> Vec<u8> {
 
 /// A neighbour advertisement for an address, with a target of its own within; `before` are headers
 /// between IPv6's and ICMP's.
-pub fn advertisement(to: Mac, from: Mac, target: Mac, before: &[u8]) -> Vec<u8> {
+pub(crate) fn advertisement(to: Mac, from: Mac, target: Mac, before: &[u8]) -> Vec<u8> {
     let mut frame = ethernet(to, from, 0x86dd);
     let length = before.len() as u16 + 32;
     frame.extend_from_slice(&[0x60, 0, 0, 0]);
@@ -48,7 +48,7 @@ pub fn advertisement(to: Mac, from: Mac, target: Mac, before: &[u8]) -> Vec<u8> 
 }
 
 /// UDP over IPv4 from an address.
-pub fn ipv4(to: Mac, from: Mac, source: [u8; 4]) -> Vec<u8> {
+pub(crate) fn ipv4(to: Mac, from: Mac, source: [u8; 4]) -> Vec<u8> {
     let mut frame = ethernet(to, from, 0x0800);
     frame.extend_from_slice(&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
     frame.extend_from_slice(&source);
@@ -57,7 +57,7 @@ pub fn ipv4(to: Mac, from: Mac, source: [u8; 4]) -> Vec<u8> {
 }
 
 /// A TCP packet over IPv4 with `data` bytes that is left to others to cut and sum, and its header.
-pub fn tcp(to: Mac, from: Mac, data: usize) -> ([u8; 12], Vec<u8>) {
+pub(crate) fn tcp(to: Mac, from: Mac, data: usize) -> ([u8; 12], Vec<u8>) {
     let mut frame = ethernet(to, from, 0x0800);
     let length = (40 + data) as u16;
     frame.extend_from_slice(&[0x45, 0]);
@@ -78,7 +78,7 @@ pub fn tcp(to: Mac, from: Mac, data: usize) -> ([u8; 12], Vec<u8>) {
 }
 
 /// Whether the checksum of a TCP packet over IPv4 is right.
-pub fn is_summed(frame: &[u8]) -> bool {
+pub(crate) fn is_summed(frame: &[u8]) -> bool {
     let segment = &frame[34..];
     fold(sum(&frame[26..34]) + 6 + segment.len() as u64 + sum(segment)) == 0xffff
 }

@@ -1,8 +1,8 @@
 //! A switch process and front-ends of our own, each with a guest made of a few lines: it fills
 //! rings in memory it shares with the switch, kicks, and waits to be signalled.
 
-pub mod driver;
-pub mod frames;
+pub(crate) mod driver;
+pub(crate) mod frames;
 
 use std::io::{BufRead, BufReader, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -24,40 +24,40 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Pid, ftruncate};
 
 /// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Guest and front-end see the same memory at different addresses.
-pub const GUEST: u64 = 0x10_0000;
-pub const FRONT_END: u64 = 0x7f00_0000_0000;
-pub const MEMORY: u64 = 4 << 20;
+pub(crate) const GUEST: u64 = 0x10_0000;
+pub(crate) const FRONT_END: u64 = 0x7f00_0000_0000;
+pub(crate) const MEMORY: u64 = 4 << 20;
 /// Where frames to be sent and buffers for others are, from the beginning of the memory.
 const SENDING: u64 = 1 << 20;
 const TAKING: u64 = 2 << 20;
 
 /// What an ordinary Linux guest agrees to.
-pub fn usual() -> Features {
+pub(crate) fn usual() -> Features {
     Features(Features::offered().0 & !Features::IN_ORDER.0)
 }
 
 /// The MAC address of a port: the router is number 0.
-pub fn mac(port: usize) -> Mac {
+pub(crate) fn mac(port: usize) -> Mac {
     Mac::from([0x52, 0x54, 0, 0, 1, port as u8])
 }
 
 /// A switch with a router and clients.
-pub struct Net {
+pub(crate) struct Net {
     child: Child,
-    pub folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Net {
     /// A router and `clients` clients.
-    pub fn new(clients: usize) -> Self {
+    pub(crate) fn new(clients: usize) -> Self {
         Self::with(clients, &[], |_| String::new())
     }
 
     /// With more options, and more about each port.
-    pub fn with(clients: usize, options: &[&str], more: impl Fn(usize) -> String) -> Self {
+    pub(crate) fn with(clients: usize, options: &[&str], more: impl Fn(usize) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_casemate-switch"));
         for port in 0..=clients {
@@ -73,28 +73,28 @@ impl Net {
         Self { child, folder }
     }
 
-    pub fn socket(&self, port: usize) -> PathBuf {
+    pub(crate) fn socket(&self, port: usize) -> PathBuf {
         self.folder.path().join(port.to_string())
     }
 
     /// A guest with the usual features on that port.
-    pub fn guest(&self, port: usize) -> Guest {
+    pub(crate) fn guest(&self, port: usize) -> Guest {
         Guest::new(self, port, Setup::default())
     }
 
-    pub fn process(&self) -> u32 {
+    pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
 
     /// Whether the process lives, and router and client number `client` reach each other.
-    pub fn works(&mut self, router: &mut Guest, client: &mut Guest) {
+    pub(crate) fn works(&mut self, router: &mut Guest, client: &mut Guest) {
         assert!(self.child.try_wait().unwrap().is_none(), "the switch has ended");
         for number in 0..100_u8 {
             let frame = frames::plain(router.mac, client.mac, 60 + usize::from(number));
             client.send(&frame);
             // Others may have sent something, too.
-            let taken = std::iter::repeat_with(|| router.take());
-            let taken = taken.skip_while(|frame| frame[6..12] != client.mac.bytes()).next();
+            let mut taken = std::iter::repeat_with(|| router.take());
+            let taken = taken.find(|frame| frame[6..12] == client.mac.bytes());
             assert_eq!(taken, Some(frame), "from client to router, {number}");
             let frame = frames::plain(client.mac, router.mac, 60 + usize::from(number));
             router.send(&frame);
@@ -103,7 +103,7 @@ impl Net {
     }
 
     /// Ends it as a supervisor would. Says whether it ended well.
-    pub fn end(&mut self) -> bool {
+    pub(crate) fn end(&mut self) -> bool {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
         self.child.wait().unwrap().success()
     }
@@ -117,14 +117,14 @@ impl Drop for Net {
 }
 
 /// How a guest sets itself up.
-pub struct Setup {
-    pub features: Features,
-    pub ring: u16,
+pub(crate) struct Setup {
+    pub(crate) features: Features,
+    pub(crate) ring: u16,
     /// Bytes of each buffer it offers.
-    pub buffer: u32,
-    pub seals: SealFlag,
+    pub(crate) buffer: u32,
+    pub(crate) seals: SealFlag,
     /// Whether it offers any buffers to begin with.
-    pub offers: bool,
+    pub(crate) offers: bool,
 }
 
 impl Default for Setup {
@@ -135,17 +135,17 @@ impl Default for Setup {
 }
 
 /// A front-end and its guest.
-pub struct Guest {
-    pub socket: UnixStream,
-    pub memory: GuestMemory,
-    pub file: OwnedFd,
-    pub mac: Mac,
-    pub features: Features,
-    pub sending: Driver,
-    pub taking: Driver,
+pub(crate) struct Guest {
+    pub(crate) socket: UnixStream,
+    pub(crate) memory: GuestMemory,
+    pub(crate) file: OwnedFd,
+    pub(crate) mac: Mac,
+    pub(crate) features: Features,
+    pub(crate) sending: Driver,
+    pub(crate) taking: Driver,
     /// For the taking and the sending ring.
-    pub kicks: [EventFd; 2],
-    pub calls: [EventFd; 2],
+    pub(crate) kicks: [EventFd; 2],
+    pub(crate) calls: [EventFd; 2],
     buffer: u32,
     /// Descriptors of the sending ring that are not given back, and of each chain.
     busy: u16,
@@ -153,7 +153,7 @@ pub struct Guest {
     next: u16,
 }
 
-pub fn memory_file(length: u64, seals: SealFlag) -> OwnedFd {
+pub(crate) fn memory_file(length: u64, seals: SealFlag) -> OwnedFd {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = memfd_create(c"guest", flags).unwrap();
     ftruncate(&file, length as i64).unwrap();
@@ -162,20 +162,20 @@ pub fn memory_file(length: u64, seals: SealFlag) -> OwnedFd {
 }
 
 /// The front-end's address for a guest's.
-pub fn front_end(guest: u64) -> u64 {
+pub(crate) fn front_end(guest: u64) -> u64 {
     guest - GUEST + FRONT_END
 }
 
 impl Guest {
     /// Connects and sets up both rings.
-    pub fn new(net: &Net, port: usize, setup: Setup) -> Self {
+    pub(crate) fn new(net: &Net, port: usize, setup: Setup) -> Self {
         let mut guest = Self::connect(net, port, setup);
         guest.set_up();
         guest
     }
 
     /// Connects and does nothing more.
-    pub fn connect(net: &Net, port: usize, setup: Setup) -> Self {
+    pub(crate) fn connect(net: &Net, port: usize, setup: Setup) -> Self {
         let socket = UnixStream::connect(net.socket(port)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -211,7 +211,7 @@ impl Guest {
     }
 
     /// Says everything in the order that QEMU does: rings are enabled before features are set.
-    pub fn set_up(&mut self) {
+    pub(crate) fn set_up(&mut self) {
         assert_eq!(self.ask(1), Features::offered().0);
         assert_eq!(self.ask(15), Features::offered_protocol().0);
         self.tell(16, &Features::REPLY_ACK.0.to_le_bytes());
@@ -225,13 +225,13 @@ impl Guest {
         self.settle();
     }
 
-    pub fn set_memory(&self) {
+    pub(crate) fn set_memory(&self) {
         let file = self.file.as_fd();
         self.tell_with(5, &table(&[(GUEST, MEMORY, FRONT_END, 0)]), &[file]);
     }
 
     /// Sets up ring number `number` and kicks it.
-    pub fn start(&self, number: usize) {
+    pub(crate) fn start(&self, number: usize) {
         let driver = if number == 0 { &self.taking } else { &self.sending };
         let layout = driver.layout;
         self.state(8, number as u32, layout.size.into());
@@ -244,7 +244,7 @@ impl Guest {
     }
 
     /// Says where a ring is, in guest addresses.
-    pub fn addresses(&self, number: usize, descriptors: u64, used: u64, available: u64) {
+    pub(crate) fn addresses(&self, number: usize, descriptors: u64, used: u64, available: u64) {
         let mut bytes = Vec::new();
         for word in [number as u64, front_end(descriptors), front_end(used)] {
             bytes.extend_from_slice(&word.to_le_bytes());
@@ -255,24 +255,24 @@ impl Guest {
     }
 
     /// Waits until everything that was said has been done.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         assert_eq!(self.ask(1), Features::offered().0);
     }
 
-    pub fn state(&self, request: u32, queue: u32, value: u32) {
+    pub(crate) fn state(&self, request: u32, queue: u32, value: u32) {
         self.tell(request, &(u64::from(queue) | u64::from(value) << 32).to_le_bytes());
     }
 
-    pub fn tell(&self, request: u32, payload: &[u8]) {
+    pub(crate) fn tell(&self, request: u32, payload: &[u8]) {
         self.tell_with(request, payload, &[]);
     }
 
     /// Sends a message and descriptors.
-    pub fn tell_with(&self, request: u32, payload: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    pub(crate) fn tell_with(&self, request: u32, payload: &[u8], descriptors: &[BorrowedFd<'_>]) {
         self.try_tell(request, payload, descriptors).unwrap();
     }
 
-    pub fn try_tell(
+    pub(crate) fn try_tell(
         &self,
         request: u32,
         payload: &[u8],
@@ -289,13 +289,13 @@ impl Guest {
     }
 
     /// Asks for a number.
-    pub fn ask(&mut self, request: u32) -> u64 {
+    pub(crate) fn ask(&mut self, request: u32) -> u64 {
         self.tell(request, &[]);
         self.answer()
     }
 
     /// The number in the next reply.
-    pub fn answer(&mut self) -> u64 {
+    pub(crate) fn answer(&mut self) -> u64 {
         let mut reply = [0; 20];
         self.socket.read_exact(&mut reply).unwrap();
         assert_eq!(reply[4..12], [5, 0, 0, 0, 8, 0, 0, 0]);
@@ -303,7 +303,7 @@ impl Guest {
     }
 
     /// Whether the switch has closed the connection, or does so soon.
-    pub fn is_sent_away(&mut self) -> bool {
+    pub(crate) fn is_sent_away(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.socket.read_to_end(&mut rest) {
             Ok(_) => true,
@@ -311,36 +311,36 @@ impl Guest {
         }
     }
 
-    pub fn kick(&self, number: usize) {
+    pub(crate) fn kick(&self, number: usize) {
         let _ = self.kicks[number].write(1);
     }
 
     /// Bytes of the header before each frame.
-    pub fn header(&self) -> usize {
+    pub(crate) fn header(&self) -> usize {
         let long = self.features.has(Features::MERGEABLE) || self.features.has(Features::VERSION_1);
         if long { 12 } else { 10 }
     }
 
     /// Sends a frame without offloads.
-    pub fn send(&mut self, frame: &[u8]) {
+    pub(crate) fn send(&mut self, frame: &[u8]) {
         self.send_with(&[0; 12], frame);
     }
 
     /// Sends a frame after a header, in as many pieces as it takes. Waits for free descriptors.
-    pub fn send_with(&mut self, header: &[u8; 12], frame: &[u8]) {
+    pub(crate) fn send_with(&mut self, header: &[u8; 12], frame: &[u8]) {
         self.offer_frame(header, frame);
         self.push();
     }
 
     /// Shows what was offered, and kicks if that is wanted.
-    pub fn push(&mut self) {
+    pub(crate) fn push(&mut self) {
         if self.sending.show(&self.memory) {
             self.kick(1);
         }
     }
 
     /// Puts a frame into the ring without showing it.
-    pub fn offer_frame(&mut self, header: &[u8; 12], frame: &[u8]) {
+    pub(crate) fn offer_frame(&mut self, header: &[u8; 12], frame: &[u8]) {
         const PIECE: usize = 2048;
         let bytes = [&header[..self.header()], frame].concat();
         let pieces = bytes.len().div_ceil(PIECE) as u16;
@@ -369,7 +369,7 @@ impl Guest {
     }
 
     /// Takes back what was sent.
-    pub fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         let used = self.sending.used_index(&self.memory);
         while self.sending.used != used {
             self.sending.used = self.sending.used.wrapping_add(1);
@@ -378,7 +378,7 @@ impl Guest {
     }
 
     /// Waits until everything was taken.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let begin = Instant::now();
         self.push();
         while self.sending.used_index(&self.memory) != self.sending.available {
@@ -389,12 +389,12 @@ impl Guest {
     }
 
     /// The next frame that came.
-    pub fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         self.take_with().1
     }
 
     /// With its header.
-    pub fn take_with(&mut self) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn take_with(&mut self) -> (Vec<u8>, Vec<u8>) {
         let begin = Instant::now();
         loop {
             if let Some(taken) = self.try_take() {
@@ -406,7 +406,7 @@ impl Guest {
     }
 
     /// Sleeps until signalled, but not for a frame that is there.
-    pub fn wait_for_call(&mut self, most: Duration) {
+    pub(crate) fn wait_for_call(&mut self, most: Duration) {
         self.taking.want_signal(&self.memory, true);
         if self.taking.used_index(&self.memory) != self.taking.used {
             return;
@@ -417,14 +417,14 @@ impl Guest {
     }
 
     /// The next frame and its header, if there is one; its buffers are offered again.
-    pub fn try_take(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
+    pub(crate) fn try_take(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
         let (header, frame, heads) = self.try_keep()?;
         self.give(&heads);
         Some((header, frame))
     }
 
     /// Offers buffers again.
-    pub fn give(&mut self, heads: &[u16]) {
+    pub(crate) fn give(&mut self, heads: &[u16]) {
         for &head in heads {
             self.taking.offer(&self.memory, head);
         }
@@ -434,7 +434,7 @@ impl Guest {
     }
 
     /// As [`Self::try_take`], without offering the buffers.
-    pub fn try_keep(&mut self) -> Option<(Vec<u8>, Vec<u8>, Vec<u16>)> {
+    pub(crate) fn try_keep(&mut self) -> Option<(Vec<u8>, Vec<u8>, Vec<u16>)> {
         let (head, length) = self.taking.take(&self.memory)?;
         let mut heads = vec![head];
         let mut bytes = self.buffer_bytes(head, length);
@@ -458,18 +458,18 @@ impl Guest {
     }
 
     /// Asserts that nothing came, after something was sent that surely arrives later.
-    pub fn has_nothing(&mut self) {
+    pub(crate) fn has_nothing(&mut self) {
         assert_eq!(self.try_take().map(|(_, frame)| frame), None);
     }
 }
 
 /// The header of a message.
-pub fn message(request: u32, length: usize) -> Vec<u8> {
+pub(crate) fn message(request: u32, length: usize) -> Vec<u8> {
     [request, 1, length as u32].iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// The payload of `SET_MEM_TABLE`: guest address, length, front-end address, offset.
-pub fn table(regions: &[(u64, u64, u64, u64)]) -> Vec<u8> {
+pub(crate) fn table(regions: &[(u64, u64, u64, u64)]) -> Vec<u8> {
     let mut bytes = (regions.len() as u64).to_le_bytes().to_vec();
     for &(guest, length, front_end, offset) in regions {
         for word in [guest, length, front_end, offset] {
