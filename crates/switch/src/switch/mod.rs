@@ -1,7 +1,7 @@
 //! The switch: ports, whose turn it is, and what wakes it.
 //!
-//! One thread and no lock. Ports with frames take turns ([`schedule`]); between turns descriptors
-//! are looked at ([`watch`]), front-ends answered ([`connect`]) and questions of a supervisor
+//! One thread and no lock. Ports with frames take turns (`schedule`); between turns descriptors
+//! are looked at (`watch`), front-ends answered (`connect`) and questions of a supervisor
 //! ([`control`](crate::control)). When no ring has a frame and none has come while looking twice,
 //! all rings are armed and the process sleeps.
 //!

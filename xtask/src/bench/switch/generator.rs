@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::numbers;
-use super::peers::{Running, System, alone};
+use super::peers::{Running, System, alone, prefer};
 use crate::build::target_directory;
 use crate::process::{output, run, workspace};
 
@@ -97,8 +97,10 @@ impl Generator {
             command.arg("--vdev").arg(port(index, socket, running.connects));
         }
         command.arg("--").args(["-d", "256"]).args(arguments);
-        command.stdin(Stdio::null()).stderr(Stdio::null());
-        let text = command.output().context("could not start the generator")?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn().context("could not start the generator")?;
+        prefer(child.id());
+        let text = child.wait_with_output().context("could not read the generator's answer")?;
         let text = String::from_utf8_lossy(&text.stdout).into_owned();
         let line = text.lines().find(|line| line.starts_with('{'));
         ensure!(line.is_some(), "the generator has measured nothing: is the switch there?");

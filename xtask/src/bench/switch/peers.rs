@@ -199,7 +199,7 @@ const GROUP: &str = "/sys/fs/cgroup/cpu/casemate-bench";
 
 /// Lets a process go before others, where control groups of version 1 are: `nice` counts within a
 /// session only.
-fn prefer(process: u32) {
+pub(super) fn prefer(process: u32) {
     let group = Path::new(GROUP);
     let made = group.is_dir() || fs::create_dir(group).is_ok();
     if made && fs::write(group.join("cpu.shares"), SHARES).is_ok() {
