@@ -14,6 +14,7 @@ mod samples;
 mod size;
 mod start;
 mod storage;
+mod switch;
 mod table;
 
 use std::fs;
@@ -36,6 +37,8 @@ pub(crate) enum Bench {
     Run(Arguments),
     /// Images and volumes: builds, sizes, reads, snapshots, refusals.
     Image(image::Arguments),
+    /// The network switch, beside OVS-DPDK and DPDK's vhost, which are installed for it.
+    Switch(switch::Arguments),
 }
 
 /// Options of `cargo xtask bench run`.
@@ -69,6 +72,9 @@ struct Bed {
 
 /// Measures.
 pub(crate) fn bench(what: &Bench) -> Result<()> {
+    if let Bench::Switch(arguments) = what {
+        return switch::bench(arguments);
+    }
     let begin = Instant::now();
     build()?;
     processes::adopt()?;
@@ -92,6 +98,7 @@ pub(crate) fn bench(what: &Bench) -> Result<()> {
     let (name, measured) = match what {
         Bench::Run(arguments) => ("run", measure(&mut bed, arguments)),
         Bench::Image(arguments) => ("image", measure_images(&mut bed, arguments)),
+        Bench::Switch(arguments) => ("switch", switch::bench(arguments)),
     };
     // Whatever happened, nothing shall go on running.
     bed.casemate.end_all()?;

@@ -114,10 +114,25 @@ pub(crate) const TEST: [Need; 12] = [
     need(CAPABILITIES, "libcap-ng-dev", ["libcap-ng-devel", "libcap_ng"], "likewise"),
 ];
 
+/// Needed by `bench switch` alone.
+pub(crate) const SWITCH: [Need; 5] = [
+    need("dpdk-testpmd", "dpdk", ["dpdk", "dpdk"], "is DPDK's vhost, to compare with"),
+    need(
+        "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk",
+        "openvswitch-switch-dpdk",
+        ["openvswitch-dpdk", "openvswitch-dpdk"],
+        "is the switch to compare with",
+    ),
+    need("ovs-vsctl", "openvswitch-switch", ["openvswitch", "openvswitch"], "sets it up"),
+    need(DPDK, "libdpdk-dev", ["dpdk-devel", "dpdk"], "is linked by the generator"),
+    need("pkg-config", "pkg-config", ["pkgconf-pkg-config", "pkg-config"], "says with what"),
+];
+
 /// Found by asking the C compiler that Rust links with.
 const STATIC_LIBC: &str = "libc.a";
 const SECCOMP: &str = "libseccomp.so";
 const CAPABILITIES: &str = "libcap-ng.so";
+const DPDK: &str = "librte_ethdev.so";
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -134,7 +149,7 @@ const QEMU: (&str, &str, [&str; 2]) =
 impl Need {
     fn is_there(&self) -> bool {
         match self.program {
-            library @ (STATIC_LIBC | SECCOMP | CAPABILITIES) => has_library(library),
+            library @ (STATIC_LIBC | SECCOMP | CAPABILITIES | DPDK) => has_library(library),
             path if path.starts_with('/') => Path::new(path).exists(),
             program => find(program).is_some(),
         }

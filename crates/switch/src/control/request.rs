@@ -1,0 +1,74 @@
+//! Requests, as they are written.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use crate::rules::{Binding, Mac, MacError, Role};
+
+/// A request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Counters of all ports.
+    Stats {},
+    /// One more port.
+    Add(Port),
+    /// One less.
+    Remove(Named),
+    /// Ask a port's guest for its address, to see how long that takes.
+    Probe(Named),
+    /// Record a port's frames.
+    Capture(Named),
+    /// No more.
+    StopCapture {},
+    /// Tell what happens.
+    Watch {},
+}
+
+/// A port by its name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// As it was added.
+    pub name: String,
+}
+
+/// A new port.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its name, a compartment's.
+    pub name: String,
+    /// `"router"` or `"client"`.
+    pub role: PortRole,
+    /// Its MAC address.
+    pub mac: String,
+    /// The addresses it may claim; all, if there are none.
+    #[serde(default)]
+    pub ip: Vec<IpAddr>,
+}
+
+/// A role.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortRole {
+    /// Of the one.
+    Router,
+    /// Of the others.
+    Client,
+}
+
+impl Port {
+    /// Its rules.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn binding(&self) -> Result<Binding, MacError> {
+        let role = match self.role {
+            PortRole::Router => Role::Router,
+            PortRole::Client => Role::Client,
+        };
+        Ok(Binding { role, mac: self.mac.parse::<Mac>()?, addresses: self.ip.clone() })
+    }
+}

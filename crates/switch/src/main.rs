@@ -1,0 +1,68 @@
+//! `casemate-switch`: see the library. One process for each network.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use casemate_switch::arguments::{ArgumentError, Arguments, HELP, Socket};
+use casemate_switch::switch::{Event, Settings, Switch};
+use casemate_switch::{confine, descriptor, listen};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(ArgumentError::Help) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("error: {error}\nhint: casemate-switch --help");
+            return ExitCode::from(2);
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("error: {error}"));
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                say(format_args!("  {error}"));
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let mut switch = Switch::new(arguments.behaviour)?;
+    let mut paths = Vec::new();
+    for port in arguments.ports {
+        let listener = listen::for_front_ends(&port.socket)?;
+        if let Socket::Path(path) = port.socket {
+            paths.push(path);
+        }
+        switch.add_port(Settings { name: port.name, binding: port.binding, listener })?;
+    }
+    if let Some(socket) = arguments.control {
+        switch.set_control(listen::for_supervisors(&socket)?)?;
+        if let Socket::Path(path) = socket {
+            paths.push(path);
+        }
+    }
+    confine::confine(&paths)?;
+    if let Some(number) = arguments.ready {
+        std::fs::File::from(descriptor::inherited(number)).write_all(b"ready\n")?;
+    }
+    let result = switch.run(|event: &Event| say(format_args!("{event}")));
+    for path in &paths {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(result?)
+}
+
+/// Writes a line to the log, which may be on a full disk.
+fn say(line: std::fmt::Arguments<'_>) {
+    let line = format!("casemate-switch: {line}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
