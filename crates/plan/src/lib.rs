@@ -10,10 +10,12 @@
 //! ```
 
 pub mod facts;
+pub mod firewall;
 mod guest;
 pub mod hardening;
 pub mod identity;
 pub mod jail;
+pub mod network;
 mod print;
 pub mod process;
 pub mod qemu;
@@ -29,7 +31,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use casemate_config::{AuditSettings, Compartment, DiskFormat, EngineSettings, VolumeName};
+use casemate_config::{
+    AuditSettings, Compartment, DiskFormat, EngineSettings, NetworkSettings, VolumeName,
+};
 use serde::Serialize;
 
 pub use print::print;
@@ -39,6 +43,7 @@ pub use vm::{available, module_groups, plan};
 
 use facts::HostFacts;
 use jail::Inode;
+use network::{LinkParts, Network};
 use process::Process;
 
 /// What a plan is made from, beside the facts.
@@ -72,6 +77,10 @@ pub struct Request<'a> {
     pub log_directory: PathBuf,
     /// The library of the allocator that the compartment asks for; empty when it asks for none.
     pub allocator: Vec<u8>,
+    /// Settings of links to the host.
+    pub network: &'a NetworkSettings,
+    /// Its own link; for a fresh disposable that of its template, as each has a network of its own.
+    pub link: Option<LinkParts>,
 }
 
 /// One running of a compartment.
@@ -164,6 +173,8 @@ pub struct Plan {
     pub restart: service::Restart,
     /// How it is found out whether what it is for works.
     pub health_check: Option<service::HealthCheck>,
+    /// Its link to the host; none when it is offline.
+    pub network: Option<Network>,
 }
 
 impl Plan {

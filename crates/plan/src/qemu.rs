@@ -56,6 +56,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Folders of the host. With any, the guest's memory is shared with their file servers.
     pub shares: Vec<Share>,
+    /// Its only network interface; none when it is offline.
+    pub interface: Option<Interface>,
     /// Connected socket of the agent's port.
     pub agent: i32,
     /// Connected socket of the serial console.
@@ -103,6 +105,15 @@ pub struct Share {
     pub tag: String,
     /// Socket that is connected to the server.
     pub socket: i32,
+}
+
+/// A network interface whose packets go to a TAP device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Ethernet address.
+    pub mac: String,
+    /// Descriptor of the TAP device.
+    pub tap: i32,
 }
 
 /// A file below a disk, which is read only.
@@ -200,6 +211,16 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
         let device = virtio("vhost-user-fs");
         let tag = option(tag, &[]);
         list.switch("-device", format!("{device},chardev=share{index},tag={tag}"));
+    }
+    if let Some(Interface { mac, tap }) = &machine.interface {
+        list.switch("-netdev", format!("tap,id=link,fd={tap}"));
+        // No option ROM: nobody boots from it.
+        let rom = match machine.model {
+            MachineModel::Q35 => ",romfile=",
+            MachineModel::Microvm => "",
+        };
+        let device = virtio("virtio-net");
+        list.switch("-device", format!("{device},netdev=link,mac={mac}{rom}"));
     }
     // The jail has dropped the user before exec, so nothing needs what these groups forbid.
     list.switch(

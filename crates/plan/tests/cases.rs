@@ -5,9 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use casemate_config::{DiskFormat, Environment, Format, Origin, Source};
+use casemate_config::{CompartmentId, DiskFormat, Environment, Format, Origin, Source};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::jail::Inode;
+use casemate_plan::network::LinkParts;
 use casemate_plan::process::Role;
 use casemate_plan::{
     ImageParts, Instance, Layer, Request, ShareParts, VolumeParts, identity, plan, print,
@@ -111,6 +112,9 @@ fn outcome(folder: &Path) -> String {
         run_directory: format!("/run/user/1000/casemate/{}", compartment.name).into(),
         allocator: allocator(compartment),
         log_directory: format!("/state/logs/{}", compartment.name).into(),
+        network: &settings.network,
+        link: CompartmentId::new(7)
+            .map(|id| LinkParts { id, mac: "02:00:00:12:34:56".parse().expect("an address") }),
     };
     match plan(&request, &facts) {
         Ok(plan) => print(&plan),

@@ -83,7 +83,7 @@ impl<'h> Crew<'h> {
         exits: &mpsc::UnboundedSender<(u32, Role)>,
     ) -> Result<Ends, CrewError> {
         for step in &plan.steps {
-            if !matches!(step, Step::Channels | Step::Start { .. }) {
+            if !matches!(step, Step::Channels | Step::Start { .. } | Step::AwaitNetwork { .. }) {
                 continue;
             }
             self.launched

@@ -299,6 +299,7 @@ impl Life {
                 self.alive = vec![Role::Link, Role::Vmm];
                 self.alive
                     .extend((0..self.terms.guest.shares.len()).map(|n| Role::Share(n as u16)));
+                self.alive.extend(self.terms.guest.network.as_ref().map(|_| Role::Network));
                 self.port_closed = false;
                 self.guest_reset = None;
                 let deadline = now + self.terms.boot_deadline;
