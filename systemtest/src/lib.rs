@@ -7,6 +7,7 @@
 
 pub mod call;
 pub mod hostile;
+pub mod lab;
 pub mod processes;
 pub mod programs;
 pub mod terminal;

@@ -16,6 +16,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod manual;
+mod net;
 mod passphrase;
 mod policy;
 mod progress;
@@ -99,6 +100,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Secret(command) => secret::secret(&world, command),
         Command::Snapshot(command) => snapshot::snapshot(&world, command),
         Command::Policy(command) => policy::policy(&world, command),
+        Command::Net(command) => net::net(&world, command),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::io::IoSliceMut;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use casemate_config::ipnet::{IpNet, Ipv4Net};
 use casemate_plan::facts::NetworkFacts;
 use casemate_plan::network::{FromKeeper, LONGEST_MESSAGE};
 use nix::errno::Errno;
@@ -86,6 +87,19 @@ fn resolvers(text: &str) -> Vec<IpAddr> {
         address.split('%').next()?.parse().ok()
     };
     text.lines().filter_map(server).collect()
+}
+
+/// The addresses of this machine's interfaces, and its loopback network.
+pub fn own_addresses() -> Vec<IpNet> {
+    let mut found = vec![IpNet::from(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8))];
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        for address in [interface.address, interface.broadcast].into_iter().flatten() {
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+            let v6 = address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip()));
+            found.extend(v4.or(v6).map(IpNet::from));
+        }
+    }
+    found
 }
 
 /// Waits for the TAP device.

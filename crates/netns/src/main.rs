@@ -19,6 +19,7 @@
 
 mod error;
 mod host;
+mod names;
 mod namespace;
 mod netlink;
 mod nft;
@@ -36,6 +37,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use error::{KeeperError, While};
 use host::HostAddresses;
+use names::Resolver;
+use pasta::Pasta;
 use netlink::Groups;
 
 fn main() -> ExitCode {
@@ -67,14 +70,15 @@ fn run(channel: &OwnedFd) -> Result<(), KeeperError> {
 
     let tap = make(&order, &mut host)?;
     let events = netlink::Socket::open(Groups::ROUTES4)?;
-    pasta.go_on()?;
-    let outside = await_outside(&order, &events, &signals)?;
+    let ending = Ending { signals, pasta: pasta.go_on()? };
+    let outside = await_outside(&order, &events, &ending)?;
     let requests = netlink::Socket::open(Groups::NONE)?;
     requests.forward(outside)?;
+    let resolver = Resolver::start(&order)?;
     order::hand_over(channel, &tap)?;
     drop((tap, events));
     namespace::drop_privileges()?;
-    keep(&order, channel, &mut host, &signals)
+    keep(&order, channel, &mut host, resolver, &ending)
 }
 
 /// The guest's interface, and the firewall before it is up.
@@ -105,17 +109,17 @@ fn signals() -> Result<SignalFd, KeeperError> {
 fn await_outside(
     order: &Namespace,
     events: &netlink::Socket,
-    signals: &SignalFd,
+    ending: &Ending,
 ) -> Result<u32, KeeperError> {
     loop {
         let mut ready = [
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ending.signals.as_fd(), PollFlags::POLLIN),
         ];
         wait(&mut ready)?;
         let [told, signalled] = [0, 1].map(|index| is_ready(&ready[index]));
         if signalled {
-            ended(signals)?;
+            ending.look()?;
         }
         if told && events.default_route()? {
             return netlink::index_of(&order.outside);
@@ -128,21 +132,35 @@ fn keep(
     order: &Namespace,
     channel: &OwnedFd,
     host: &mut HostAddresses,
-    signals: &SignalFd,
+    mut resolver: Option<Resolver>,
+    ending: &Ending,
 ) -> Result<(), KeeperError> {
     loop {
-        let mut ready = [
+        let mut ready = vec![
             PollFd::new(host.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ending.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(channel.as_fd(), PollFlags::POLLIN),
         ];
+        ready.extend(resolver.iter().map(|one| PollFd::new(one.as_fd(), PollFlags::POLLIN)));
         wait(&mut ready)?;
-        let [changed, signalled, told] = [0, 1, 2].map(|index| is_ready(&ready[index]));
+        let [changed, signalled, told, resolved] =
+            [0, 1, 2, 3].map(|index| ready.get(index).is_some_and(is_ready));
+        if resolved && let Some(names) = &resolver {
+            match names.text(order) {
+                Ok(Some(text)) => nft::load(&order.nft, &text)?,
+                // What it found last stays.
+                Ok(None) => resolver = None,
+                Err(error) => {
+                    eprintln!("casemate-netns: {}", error::sentence(&error));
+                    resolver = None;
+                }
+            }
+        }
         if changed && host.changed()? {
             nft::load(&order.nft, &host.text(&order.table)?)?;
         }
         if signalled {
-            ended(signals)?;
+            ending.look()?;
         }
         if told {
             match order::receive(channel)? {
@@ -157,14 +175,22 @@ fn keep(
     }
 }
 
-/// Takes a signal. An error when it says that this is the end.
-fn ended(signals: &SignalFd) -> Result<(), KeeperError> {
-    let signal = signals.read_signal().while_("take a signal")?;
-    match signal.map(|signal| signal.ssi_signo as i32) {
-        Some(number) if number == Signal::SIGTERM as i32 => Err(KeeperError::ToldToEnd),
-        // nft's end is waited for where it is started.
-        _ if pasta::has_ended() => Err(KeeperError::PastaEnded),
-        _ => Ok(()),
+/// What says that this is the end.
+struct Ending {
+    signals: SignalFd,
+    pasta: Pasta,
+}
+
+impl Ending {
+    /// Takes a signal.
+    fn look(&self) -> Result<(), KeeperError> {
+        let signal = self.signals.read_signal().while_("take a signal")?;
+        match signal.map(|signal| signal.ssi_signo as i32) {
+            Some(number) if number == Signal::SIGTERM as i32 => Err(KeeperError::ToldToEnd),
+            // nft's end is waited for where it is started.
+            _ if self.pasta.has_ended() => Err(KeeperError::PastaEnded),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use nix::unistd::{getegid, geteuid};
 use crate::error::{KeeperError, While};
 
 /// `CAP_NET_ADMIN`, linux/capability.h.
-const CAP_NET_ADMIN: libc::c_ulong = 12;
+const CAP_NET_ADMIN: u32 = 12;
 /// `_LINUX_CAPABILITY_VERSION_3`, linux/capability.h: 64 capabilities in two words.
 const VERSION: u32 = 0x2008_0522;
 
@@ -49,8 +49,17 @@ pub(crate) fn enter() -> Result<(), KeeperError> {
 /// Keeps what the firewall needs, for this process and for nft: nothing but CAP_NET_ADMIN, in the
 /// namespace.
 pub(crate) fn drop_privileges() -> Result<(), KeeperError> {
+    keep(1 << CAP_NET_ADMIN)
+}
+
+/// Keeps nothing.
+pub(crate) fn drop_all() -> Result<(), KeeperError> {
+    keep(0)
+}
+
+fn keep(kept: u32) -> Result<(), KeeperError> {
     // The kernel knows fewer than 64; the first it does not know is refused.
-    for capability in (0..64).filter(|&capability| capability != CAP_NET_ADMIN) {
+    for capability in (0..64).filter(|&capability: &u64| kept >> capability.min(31) & 1 == 0) {
         // SAFETY: the option takes one number, and the rest must be zero.
         let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
         match Errno::result(dropped) {
@@ -60,7 +69,6 @@ pub(crate) fn drop_privileges() -> Result<(), KeeperError> {
         }
     }
     let header = Header { version: VERSION, pid: 0 };
-    let kept = 1 << CAP_NET_ADMIN;
     let low = Sets { effective: kept, permitted: kept, inheritable: 0 };
     let high = Sets { effective: 0, permitted: 0, inheritable: 0 };
     // SAFETY: version 3 reads one header and two sets, which both outlive the call.

@@ -10,12 +10,16 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, execve, fork, getpid, pipe2, read};
+use nix::unistd::{ForkResult, Pid, execve, fork, getpid, pipe2, read};
 
 use crate::error::{KeeperError, While};
 
 /// A process that will be pasta.
-pub(crate) struct Waiting(OwnedFd);
+pub(crate) struct Waiting(Pid, OwnedFd);
+
+/// The process that is.
+#[derive(Clone, Copy)]
+pub(crate) struct Pasta(Pid);
 
 impl Waiting {
     /// Starts the process, which waits: it has to begin in the host's network, and pasta can only
@@ -34,7 +38,7 @@ impl Waiting {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).while_("make a pipe")?;
         // SAFETY: there is one thread, so the child may go on as it likes.
         match unsafe { fork() }.while_("start pasta's process")? {
-            ForkResult::Parent { .. } => Ok(Self(writer)),
+            ForkResult::Parent { child } => Ok(Self(child, writer)),
             ForkResult::Child => {
                 drop(writer);
                 let end = match read(&reader, &mut [0]) {
@@ -51,8 +55,9 @@ impl Waiting {
     }
 
     /// Lets it become pasta: the namespace is there.
-    pub(crate) fn go_on(self) -> Result<(), KeeperError> {
-        std::fs::File::from(self.0).write_all(&[1]).while_("start pasta")
+    pub(crate) fn go_on(self) -> Result<Pasta, KeeperError> {
+        std::fs::File::from(self.1).write_all(&[1]).while_("start pasta")?;
+        Ok(Pasta(self.0))
     }
 }
 
@@ -73,13 +78,16 @@ fn become_it(program: &CString, arguments: &[CString]) -> Errno {
     }
 }
 
-/// Whether it has; it is the only child that is not waited for elsewhere.
-pub(crate) fn has_ended() -> bool {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::EINTR) => {}
-            Ok(WaitStatus::StillAlive) => return false,
-            _ => return true,
+impl Pasta {
+    /// Whether it has ended. Others that have are waited for on the way.
+    pub(crate) fn has_ended(self) -> bool {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Err(Errno::EINTR) => {}
+                Ok(WaitStatus::StillAlive) => return false,
+                Ok(status) if status.pid() != Some(self.0) => {}
+                _ => return true,
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use casemate_wire::Interface;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{HostFacts, NetworkFacts};
-use crate::firewall::{Firewall, Link, OUTSIDE, TABLE, TAP, named_address, reserved};
+use crate::firewall::{Firewall, Link, OUTSIDE, TABLE, TAP, named_address, reserved, set_of};
 use crate::jail::{Jail, Limits, Reach, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::vm::LOG_SIZE;
@@ -43,6 +43,9 @@ pub struct Network {
     pub link: Link,
     /// Its rules, as the configuration has them.
     pub rules: Vec<String>,
+    /// What happens to what no rule matches.
+    #[serde(serialize_with = "as_word")]
+    pub default: FirewallAction,
     /// What is made for it.
     pub namespace: Namespace,
 }
@@ -69,6 +72,22 @@ pub struct Namespace {
     pub pasta: PathBuf,
     /// Its arguments, but for the namespaces.
     pub pasta_arguments: Vec<String>,
+    /// What is asked for names.
+    pub resolver: Ipv4Addr,
+    /// Names whose addresses are kept in sets of the table.
+    pub names: Vec<Name>,
+}
+
+/// The name in one rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Name {
+    /// Number of the rule, from 0.
+    pub rule: usize,
+    /// The name.
+    pub host: String,
+    /// The set of its addresses.
+    pub set: String,
 }
 
 /// The descriptor of `casemate-netns` to the supervisor.
@@ -150,9 +169,18 @@ pub(crate) fn network(
         table: TABLE.into(),
         pasta,
         pasta_arguments: pasta_arguments(settings),
+        resolver: link.resolver,
+        names: names(&compartment.firewall),
     };
     let rules = compartment.firewall.iter().map(FirewallRule::to_string).collect();
-    Ok(Some(Network { link, rules, namespace }))
+    Ok(Some(Network { link, rules, default: compartment.firewall_default, namespace }))
+}
+
+fn as_word<S: serde::Serializer>(
+    action: &FirewallAction,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(action)
 }
 
 fn programs(facts: &NetworkFacts) -> Result<(PathBuf, PathBuf), Refusal> {
@@ -202,12 +230,6 @@ fn reachable(compartment: &Compartment, link: &Link) -> Result<(), Refusal> {
             let rule = format!("rule {number} of `firewall` of `{}`", compartment.name);
             Err(Refusal::HostNotReady { what: format!("{rule} {what}"), hint: hint.into() })
         };
-        if matches!(rule.destination, Destination::Host(_)) {
-            return refused(
-                "has `dsthost`, which is not available yet".into(),
-                "give its addresses with dst4=",
-            );
-        }
         if rule.action == FirewallAction::Drop {
             continue;
         }
@@ -235,6 +257,16 @@ fn reachable(compartment: &Compartment, link: &Link) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+fn names(rules: &[FirewallRule]) -> Vec<Name> {
+    let name = |(rule, found): (usize, &FirewallRule)| match &found.destination {
+        Destination::Host(host) => {
+            Some(Name { rule, host: host.as_str().into(), set: set_of(rule, 4) })
+        }
+        _ => None,
+    };
+    rules.iter().enumerate().filter_map(name).collect()
 }
 
 fn pasta_arguments(settings: &NetworkSettings) -> Vec<String> {

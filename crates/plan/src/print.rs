@@ -118,6 +118,10 @@ fn network_text(out: &mut String, network: &Network) -> std::fmt::Result {
     for (index, rule) in network.rules.iter().enumerate() {
         writeln!(out, "  rule {:<8} {rule}", index + 1)?;
     }
+    for name in &namespace.names {
+        writeln!(out, "  resolves      {} for rule {}", name.host, name.rule + 1)?;
+    }
+    writeln!(out, "  otherwise     {}", network.default)?;
     writeln!(out, "  firewall      by {}", namespace.nft.display())?;
     for line in namespace.rules.lines() {
         writeln!(out, "    {}", line.replace('\t', "  "))?;

@@ -150,8 +150,11 @@ proptest::proptest! {
         let facts = facts();
         let of = |slot, role| identity::identity(&facts, slot, role).expect("an identity");
         let mut ids = vec![of(a, Role::Vmm).uid, of(a, Role::Link).uid];
+        let networked = |slot| !(2768..identity::FRESH_SLOTS).contains(&slot);
+        ids.extend(networked(a).then(|| of(a, Role::Network).uid));
         if a != b {
             ids.extend([of(b, Role::Vmm).uid, of(b, Role::Link).uid]);
+            ids.extend(networked(b).then(|| of(b, Role::Network).uid));
         }
         let count = ids.len();
         ids.sort_unstable();

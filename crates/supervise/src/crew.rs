@@ -48,6 +48,8 @@ pub(crate) struct Ends {
     pub(crate) orders: AsyncFd<OwnedFd>,
     /// To QMP.
     pub(crate) monitor: UnixStream,
+    /// To what keeps the network, if there is one.
+    pub(crate) network: Option<AsyncFd<OwnedFd>>,
 }
 
 impl<'h> Crew<'h> {
@@ -106,11 +108,19 @@ impl<'h> Crew<'h> {
         };
         let orders = end(Channel::Orders)?;
         let monitor = std::os::unix::net::UnixStream::from(end(Channel::Monitor)?);
+        let network = self.host.take_channel(Channel::Network);
         fcntl(&orders, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         monitor.set_nonblocking(true)?;
         Ok(Ends {
             orders: register(orders, Interest::READABLE | Interest::WRITABLE)?,
             monitor: UnixStream::from_std(monitor)?,
+            network: match network {
+                Some(network) => {
+                    fcntl(&network, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+                    Some(register(network, Interest::READABLE)?)
+                }
+                None => None,
+            },
         })
     }
 

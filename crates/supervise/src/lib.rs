@@ -23,6 +23,7 @@ pub mod keeper;
 pub mod life;
 pub mod logs;
 mod monitor;
+mod network;
 pub mod policy;
 pub mod prepare;
 mod runtime;

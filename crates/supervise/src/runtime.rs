@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use casemate_host::linux::LinuxHost;
 use casemate_image::Image;
@@ -26,8 +26,10 @@ use tokio::sync::mpsc;
 
 use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
+use crate::keeper;
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::monitor;
+use crate::network;
 use crate::prepare;
 use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
@@ -40,6 +42,9 @@ const ORDER_LIMIT: usize = 4096;
 
 /// Turns of the event loop that connections get for the last answers.
 const LAST_TURNS: usize = 32;
+
+/// How long the first client may take to come, when there is nothing but bad news for it.
+const FIRST_CLIENT: Duration = Duration::from_secs(1);
 
 /// Lines of the console told with a failure.
 const CONSOLE_LINES: usize = 4;
@@ -89,6 +94,10 @@ struct Runtime<'h> {
     /// The image was checked for this launch and is as it was built.
     image_is_good: bool,
     kvm_never_worked: bool,
+    /// Where questions about the network go, if there is one.
+    network: Option<network::Questions>,
+    /// Why the processes of the last launch could not be started.
+    not_launched: Option<String>,
     /// The node of QEMU that each volume's disk writes to.
     nodes: Vec<String>,
     /// Layers made for this VMM so far, by which their nodes are numbered.
@@ -139,6 +148,8 @@ pub(crate) async fn run<'h>(
         checks_begun: 0,
         image_is_good: false,
         kvm_never_worked: false,
+        network: None,
+        not_launched: None,
         nodes: Vec::new(),
         layers_made: 0,
         shot: None,
@@ -173,6 +184,11 @@ pub(crate) async fn run<'h>(
             _ = interrupt.recv() => runtime.tell(Event::Terminate),
         }
     }
+    if runtime.launches == 1
+        && let Some(reason) = runtime.not_launched.take()
+    {
+        refuse_first(&listener, reason).await;
+    }
     // Let the connections pass the last answers on.
     runtime.requests.clear();
     drop(listener);
@@ -203,6 +219,17 @@ fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
 
 fn allowed(stream: &UnixStream, own: u32, users: &[u32]) -> bool {
     stream.peer_cred().is_ok_and(|peer| serve::may_use(peer.uid(), own, users))
+}
+
+/// Whoever started this supervisor asks it a moment later, and a start that failed at once is over
+/// by then: he is told all the same.
+async fn refuse_first(listener: &UnixListener, reason: String) {
+    let Ok(Ok((client, _))) = tokio::time::timeout(FIRST_CLIENT, listener.accept()).await else {
+        return;
+    };
+    if let Ok(client) = client.into_std() {
+        keeper::refuse(client, &Failure::Ended { reason, hint: None });
+    }
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -268,7 +295,8 @@ impl Runtime<'_> {
                 .map_err(|error| crate::chain(&error))
         });
         match result {
-            Ok(Ends { orders, monitor }) => {
+            Ok(Ends { orders, monitor, network }) => {
+                self.network = network.map(|end| network::serve(end, &self.assignment.plan));
                 self.orders = Some(orders);
                 self.waiting_orders.clear();
                 let (commands, receiver) = mpsc::unbounded_channel();
@@ -281,6 +309,7 @@ impl Runtime<'_> {
                 self.tell(Event::Launched);
             }
             Err(reason) => {
+                self.not_launched = Some(reason.clone());
                 let effects = self.life.could_not_launch(reason, Instant::now());
                 self.carry_out(effects);
             }
@@ -345,6 +374,9 @@ impl Runtime<'_> {
                 tracing::trace!(id, "status");
                 // The client may have gone; nothing is lost then.
                 let _ = answers.send(Answer::Status(Box::new(self.status())));
+            }
+            Incoming::Request { request: Request::Network, answers, .. } => {
+                network::ask(self.network.as_ref(), answers);
             }
             Incoming::Request { id, request, descriptor, answers } => {
                 self.requests.insert(id, (descriptor, answers));
@@ -487,6 +519,7 @@ impl Runtime<'_> {
         self.settle_volumes();
         self.orders = None;
         self.commands = None;
+        self.network = None;
         self.waiting_orders.clear();
     }
 
