@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -37,6 +38,8 @@ pub struct Lab {
     spaces: [File; 2],
     before: Option<[File; 2]>,
     resolv_conf: tempfile::NamedTempFile,
+    /// What its name server answers.
+    answer: Arc<Mutex<Ipv4Addr>>,
 }
 
 /// Which part of a lab.
@@ -99,7 +102,11 @@ impl Lab {
             .map(|name| File::open(format!("/run/netns/{name}")).expect("ip made it"));
         let mut resolv_conf = tempfile::NamedTempFile::new().expect("made");
         writeln!(resolv_conf, "nameserver {NAME_SERVER}").expect("written");
-        let lab = Self { names, spaces, before: None, resolv_conf };
+        // Everybody reads it, as the system's own.
+        let everybody = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(resolv_conf.path(), everybody).expect("set");
+        let answer = Arc::new(Mutex::new(Ipv4Addr::UNSPECIFIED));
+        let lab = Self { names, spaces, before: None, resolv_conf, answer };
         lab.on_host(&["route", "add", "default", "via", "10.9.0.1"]);
         Some(lab)
     }
@@ -157,17 +164,25 @@ impl Lab {
 
     /// A name server of the host that knows one address for every name.
     pub fn answer_names(&self, answer: Ipv4Addr) {
+        *self.answer.lock().expect("no panic") = answer;
+        let answer = self.answer.clone();
         let address: IpAddr = NAME_SERVER.parse().expect("an address");
         self.server(Side::Host, move |ready| {
             let socket = UdpSocket::bind((address, 53)).expect("it is loopback");
             ready.send(()).expect("somebody waits");
             let mut buffer = [0; 512];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
-                if let Some(reply) = reply(&buffer[..length], answer) {
+                let address = *answer.lock().expect("no panic");
+                if let Some(reply) = reply(&buffer[..length], address) {
                     let _ = socket.send_to(&reply, peer);
                 }
             }
         });
+    }
+
+    /// What the name server says from now on.
+    pub fn answer_names_with(&self, answer: Ipv4Addr) {
+        *self.answer.lock().expect("no panic") = answer;
     }
 
     /// Runs a server until the end of the process; returns when it listens.
@@ -186,6 +201,8 @@ impl Drop for Lab {
     fn drop(&mut self) {
         if let Some([net, mnt]) = self.before.take() {
             setns(net, CloneFlags::CLONE_NEWNET).expect("root may");
+            // Threads that were started meanwhile share the working directory.
+            unshare(CloneFlags::CLONE_FS).expect("anybody may");
             setns(mnt, CloneFlags::CLONE_NEWNS).expect("root may");
         }
         for name in &self.names {
