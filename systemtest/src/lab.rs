@@ -82,7 +82,8 @@ impl Lab {
             ip(&["-n", name, "link", "set", "lo", "up"]);
         }
         for (device, peer) in [("up0", "down0"), ("up1", "down1")] {
-            let words = ["link", "add", device, "netns", host, "type", "veth", "peer", "name", peer];
+            let words =
+                ["link", "add", device, "netns", host, "type", "veth", "peer", "name", peer];
             ip(&[&words[..], &["netns", outside]].concat());
             ip(&["-n", host, "link", "set", device, "up"]);
             ip(&["-n", outside, "link", "set", peer, "up"]);

@@ -78,7 +78,8 @@ fn networked_compartment_reaches_the_outside_as_the_host_and_resolves_names() {
         assert_eq!(greeting, &format!("outside {HOST}"), "{place}");
     }
     assert_eq!(found.len(), 2);
-    let done = world.shell("getent ahostsv4 other.example | head -n 1; cat /etc/resolv.conf").done();
+    let done =
+        world.shell("getent ahostsv4 other.example | head -n 1; cat /etc/resolv.conf").done();
     let done = done.ok();
     assert!(done.text().starts_with(OUTSIDE), "{done}");
     assert!(done.text().contains("nameserver 169.254.1.1"), "{done}");
@@ -101,9 +102,17 @@ fn host_is_out_of_reach_on_each_of_its_addresses() {
     let gateway = plan.lines().find_map(|line| line.trim().strip_prefix("gateway "));
     let gateway = gateway.expect("a gateway").split_whitespace().next().expect("an address");
     let mut places = vec![(OUTSIDE, 80), (HOST6, 83)];
-    for host in [HOST, OTHER, gateway, "0.0.0.0", NAME_SERVER, "169.254.1.1", "169.254.2.1",
-        "169.254.2.2", "10.9.0.255"]
-    {
+    for host in [
+        HOST,
+        OTHER,
+        gateway,
+        "0.0.0.0",
+        NAME_SERVER,
+        "169.254.1.1",
+        "169.254.2.1",
+        "169.254.2.2",
+        "10.9.0.255",
+    ] {
         places.extend([(host, 81), (host, 82)]);
     }
     let found = greetings(&world, world.name(), &places);
@@ -358,7 +367,8 @@ fn services_of_this_machine_are_out_of_reach() {
             let _ = std::io::Write::write_all(&mut client, b"host\n");
         }
     });
-    let own = world.host_shell("ip -4 -o address | sed 's/.*inet \\([0-9.]*\\).*/\\1/'").done().ok();
+    let own =
+        world.host_shell("ip -4 -o address | sed 's/.*inet \\([0-9.]*\\).*/\\1/'").done().ok();
     let own = own.text();
     let mut places: Vec<(&str, u16)> = own.lines().map(|address| (address, port)).collect();
     places.extend([("0.0.0.0", port), ("169.254.1.1", port), ("169.254.2.1", port)]);

@@ -201,10 +201,9 @@ fn because(by: By, compartment: &Compartment) -> String {
             Some(rule) => format!("by rule {}: {rule}", index + 1),
             None => format!("by rule {}", index + 1),
         },
-        By::Default => format!(
-            "as no rule matches and firewall-default is {}",
-            compartment.firewall_default
-        ),
+        By::Default => {
+            format!("as no rule matches and firewall-default is {}", compartment.firewall_default)
+        }
         By::Host => "as it is an address of the host that no rule names".into(),
         By::Reserved => {
             "as it is another compartment's address, or one for everybody or nobody, and no rule \

@@ -141,9 +141,10 @@ pub fn receive(keeper: &OwnedFd) -> Result<(FromKeeper, Option<OwnedFd>), Networ
         let mut descriptor = None;
         for message in received.cmsgs().map_err(|error| NetworkError::Socket(error.into()))? {
             if let ControlMessageOwned::ScmRights(numbers) = message {
-                // SAFETY: the kernel has just made these descriptors for this process.
-                let owned = numbers.iter().map(|&number| unsafe { OwnedFd::from_raw_fd(number) });
-                descriptor = owned.last();
+                for number in numbers {
+                    // SAFETY: the kernel has just made this descriptor for this process.
+                    descriptor = Some(unsafe { OwnedFd::from_raw_fd(number) });
+                }
             }
         }
         (received.bytes, descriptor)

@@ -164,7 +164,8 @@ mod tests {
                 let mut changed = whole.clone();
                 changed[at] = value;
                 if let Ok(found) = answer(&question, &changed) {
-                    assert!(found.addresses.len() <= 2, "{found:?}");
+                    // An alias whose type is changed counts too.
+                    assert!(found.addresses.len() <= 3, "{found:?}");
                 }
             }
         }

@@ -40,7 +40,9 @@ pub(crate) enum KeeperError {
     #[error("was told to end")]
     ToldToEnd,
     /// pasta has ended; what it said stands before this.
-    #[error("pasta, which leads outside, has ended (has the host a default route? The log of processes says more)")]
+    #[error(
+        "pasta, which leads outside, has ended (has the host a default route? The log of processes says more)"
+    )]
     PastaEnded,
 }
 

@@ -38,8 +38,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use error::{KeeperError, While};
 use host::HostAddresses;
 use names::Resolver;
-use pasta::Pasta;
 use netlink::Groups;
+use pasta::Pasta;
 
 fn main() -> ExitCode {
     let channel = match order::channel() {

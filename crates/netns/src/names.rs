@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use casemate_netns::dns::{self, Answer};
 use casemate_plan::network::{Name, Namespace};
 use nix::libc;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::{ForkResult, fork};
 use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
 use serde::{Deserialize, Serialize};

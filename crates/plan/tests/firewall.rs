@@ -103,12 +103,8 @@ fn firewalls_are_as_expected() {
     for path in cases {
         let case = read(&path);
         let link = link(case.ipv6);
-        let firewall = Firewall {
-            link: &link,
-            rules: &case.rules,
-            default: case.default,
-            masquerade: true,
-        };
+        let firewall =
+            Firewall { link: &link, rules: &case.rules, default: case.default, masquerade: true };
         let packets = case.packets.iter().map(|(text, packet)| {
             format!("# {text}: {}\n", told(firewall.decide(packet, &case.around)))
         });
@@ -147,7 +143,8 @@ fn rule() -> impl Strategy<Value = FirewallRule> {
     let plain = words.prop_map(|(action, destination, traffic, comment)| {
         format!("action={action}{traffic}{destination} comment=x{comment}")
     });
-    let dns = prop_oneof!["accept", "drop"].prop_map(|action| format!("action={action} special=dns"));
+    let dns =
+        prop_oneof!["accept", "drop"].prop_map(|action| format!("action={action} special=dns"));
     prop_oneof![9 => plain, 1 => dns].prop_map(|text| text.parse().expect("a rule"))
 }
 

@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use zlink::tokio::unix::Stream;
 use zlink::{Call, Connection, Reply};
 
-use crate::control::{DESCRIPTION, Failure, INTERFACE, Message, Network, Progress, Request, Status};
+use crate::control::{
+    DESCRIPTION, Failure, INTERFACE, Message, Network, Progress, Request, Status,
+};
 use crate::life::RequestId;
 
 /// From a connection to the runtime.

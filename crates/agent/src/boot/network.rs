@@ -122,8 +122,8 @@ fn configure(name: &str, interface: &Interface) -> io::Result<()> {
     let socket = open(AddressFamily::Inet)?;
     let number = socket.as_raw_fd();
     let mut request = request(name);
-    // SAFETY, each time: the argument is an ifreq or rtentry that outlives the call.
     request.ifr_ifru.ifru_mtu = c_int::from(interface.mtu);
+    // SAFETY: the argument is an ifreq that outlives the call.
     unsafe { set_mtu(number, &request) }?;
     request.ifr_ifru.ifru_addr = address(interface.address);
     // SAFETY: as above.
@@ -141,7 +141,7 @@ fn configure(name: &str, interface: &Interface) -> io::Result<()> {
     route.rt_genmask = address(Ipv4Addr::UNSPECIFIED);
     route.rt_gateway = address(interface.gateway);
     route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
-    // SAFETY: as above.
+    // SAFETY: the argument is an rtentry without a device's name, and outlives the call.
     unsafe { add_route(number, &route) }?;
     Ok(())
 }
