@@ -109,8 +109,9 @@ const OUTSIDE_PREFIX: u8 = 30;
 /// What a guest asks for names; pasta asks the host's first name server in its place.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
-/// Connections that pasta may have: each is a socket, and a pipe where data is spliced.
-const OPEN_FILES: u64 = 1 << 16;
+/// Connections that pasta may have, each a socket: fewer than there are ports for clients, which the
+/// host and other compartments need too.
+const OPEN_FILES: u64 = 1 << 13;
 
 /// The keeper, its name resolver, pasta, nft, and room.
 const PROCESSES: u64 = 16;

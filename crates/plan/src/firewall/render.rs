@@ -17,6 +17,10 @@ use casemate_config::{Destination, FirewallRule, PortRange, Traffic, Transport};
 
 use super::{Firewall, Link, OUTSIDE, TABLE, TAP, counter_of, counts_inside, reserved, set_of};
 
+/// Ports that connections leave by: what Linux itself gives to clients (ip(7),
+/// `ip_local_port_range`).
+const PORTS: &str = "32768-60999";
+
 /// Where a rule is looked at.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
@@ -136,6 +140,11 @@ impl Firewall<'_> {
         if self.masquerade {
             writeln!(out, "\tchain source {{")?;
             writeln!(out, "\t\ttype nat hook postrouting priority srcnat;")?;
+            // The ports become ports of the host: no guest takes one that a service may want.
+            writeln!(
+                out,
+                "\t\toifname \"{OUTSIDE}\" meta l4proto {{ tcp, udp }} masquerade to :{PORTS} random"
+            )?;
             writeln!(out, "\t\toifname \"{OUTSIDE}\" masquerade\n\t}}")?;
         }
         writeln!(out, "}}")
