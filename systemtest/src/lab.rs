@@ -2,7 +2,7 @@
 //! outside. The thread that enters it, and whatever it starts, has the first as its network.
 //!
 //! ```text
-//! host  10.9.0.2, 10.77.0.1, fd09::2, loopback ── 10.9.0.1 ── outside: 203.0.113.7, 203.0.113.8
+//! host  10.9.0.2, 10.77.0.1, fd09::2, loopback ── outside: 203.0.113.7, 203.0.113.8, 2001:db8:7::7
 //! ```
 
 use std::fs::{self, File};
@@ -26,6 +26,8 @@ pub const OTHER: &str = "10.77.0.1";
 pub const HOST6: &str = "fd09::2";
 /// A machine outside.
 pub const OUTSIDE: &str = "203.0.113.7";
+/// Its IPv6 address.
+pub const OUTSIDE6: &str = "2001:db8:7::7";
 /// Another one.
 pub const OUTSIDE_TOO: &str = "203.0.113.8";
 /// The host's name server: a service of its own, as systemd-resolved is.
@@ -93,6 +95,8 @@ impl Lab {
             (host, "fd09::2/64", "up0"),
             (host, "10.77.0.1/24", "up1"),
             (outside, "10.9.0.1/24", "down0"),
+            (outside, "fd09::1/64", "down0"),
+            (outside, "2001:db8:7::7/128", "lo"),
             (outside, "203.0.113.7/32", "lo"),
             (outside, "203.0.113.8/32", "lo"),
         ] {
@@ -109,6 +113,7 @@ impl Lab {
         let answer = Arc::new(Mutex::new(Ipv4Addr::UNSPECIFIED));
         let lab = Self { names, spaces, before: None, resolv_conf, answer };
         lab.on_host(&["route", "add", "default", "via", "10.9.0.1"]);
+        lab.on_host(&["-6", "route", "add", "default", "via", "fd09::1"]);
         Some(lab)
     }
 

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use systemtest::lab::{
-    HOST, HOST6, Lab, NAME_SERVER, OTHER, OUTSIDE, OUTSIDE_TOO, Side, has_network,
+    HOST, HOST6, Lab, NAME_SERVER, OTHER, OUTSIDE, OUTSIDE_TOO, OUTSIDE6, Side, has_network,
 };
 use systemtest::{SHORT, World, here, skip, until};
 
@@ -130,6 +130,35 @@ fn host_is_out_of_reach_on_each_of_its_addresses() {
     let later = greetings(&world, world.name(), &[("10.78.0.1", 81), (OUTSIDE, 80)]);
     assert_eq!(later["10.78.0.1:81"], "");
     assert_eq!(later[&format!("{OUTSIDE}:80")], format!("outside {HOST}"));
+}
+
+#[test]
+fn ipv6_reaches_the_outside_where_it_is_asked_for_and_the_host_never() {
+    let Some(mut lab) = Lab::new(here!()) else { return };
+    let settings = "host-networking = true\nfirewall = [\n\
+        \"action=drop proto=tcp dst6=2001:db8:7::/48 dstports=82\",\n]";
+    let world = World::new(here!(), settings);
+    world.configure_more("[network]\nipv6 = true");
+    lab.enter();
+    lab.greet(Side::Outside, OUTSIDE, 80, "outside");
+    for port in [80, 82] {
+        lab.greet(Side::Outside, OUTSIDE6, port, "outside");
+    }
+    lab.greet(Side::Host, "::", 81, "host");
+    let places =
+        [(OUTSIDE, 80), (OUTSIDE6, 80), (OUTSIDE6, 82), (HOST6, 81), ("::ffff:10.9.0.2", 81)];
+    let found = greetings(&world, world.name(), &places);
+    assert_eq!(found[&format!("{OUTSIDE}:80")], format!("outside {HOST}"));
+    assert_eq!(found[&format!("{OUTSIDE6}:80")], format!("outside {HOST6}"));
+    for closed in [format!("{OUTSIDE6}:82"), format!("{HOST6}:81"), "::ffff:10.9.0.2:81".into()] {
+        assert_eq!(found[&closed], "", "{closed}");
+    }
+    lab.on_host(&["address", "add", "2001:db8:9::1/64", "dev", "up1", "nodad"]);
+    let later = greetings(&world, world.name(), &[("2001:db8:9::1", 81), (OUTSIDE6, 80)]);
+    assert_eq!(later["2001:db8:9::1:81"], "");
+    assert_eq!(later[&format!("{OUTSIDE6}:80")], format!("outside {HOST6}"));
+    let counted = counters(&world);
+    assert!(counted["rule0"] > 0 && counted["protected"] > 1, "{counted:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Questions and answers of the DNS (RFC 1035): the IPv4 addresses of a name. Answers are a
+//! Questions and answers of the DNS (RFC 1035, RFC 3596): the addresses of a name. Answers are a
 //! stranger's bytes; nothing in them is believed that was not compared with what is there.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The longest answer read, in bytes: over UDP, without extensions (RFC 1035, 2.3.4).
 pub const LONGEST: usize = 512;
@@ -11,14 +11,38 @@ const MOST: usize = 64;
 
 /// Bytes of the header.
 const HEADER: usize = 12;
-/// Type A, class IN.
-const ADDRESS: [u8; 4] = [0, 1, 0, 1];
+
+/// What kind of address is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4: type A.
+    V4,
+    /// IPv6: type AAAA.
+    V6,
+}
+
+impl Family {
+    /// Type and class, the Internet's.
+    fn kind(self) -> [u8; 4] {
+        match self {
+            Self::V4 => [0, 1, 0, 1],
+            Self::V6 => [0, 28, 0, 1],
+        }
+    }
+
+    fn read(self, data: &[u8]) -> Option<IpAddr> {
+        match self {
+            Self::V4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?).into()),
+            Self::V6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?).into()),
+        }
+    }
+}
 
 /// What an answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The addresses, sorted; none when the name has none.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// For how many seconds; none when it says nothing of that.
     pub seconds: Option<u32>,
 }
@@ -38,7 +62,7 @@ pub enum AnswerError {
 }
 
 /// The question for a name's addresses; none when the text is no name of a host.
-pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+pub fn question(id: u16, name: &str, family: Family) -> Option<Vec<u8>> {
     let mut message = id.to_be_bytes().to_vec();
     // A query that wants recursion; one question.
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -48,15 +72,15 @@ pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
         message.extend(label.bytes());
     }
     message.push(0);
-    message.extend(ADDRESS);
-    (message.len() <= HEADER + 255 + ADDRESS.len()).then_some(message)
+    message.extend(family.kind());
+    (message.len() <= HEADER + 255 + 4).then_some(message)
 }
 
 /// What the answer to this question says.
 ///
 /// # Errors
 /// See [`AnswerError`].
-pub fn answer(question: &[u8], bytes: &[u8]) -> Result<Answer, AnswerError> {
+pub fn answer(question: &[u8], bytes: &[u8], family: Family) -> Result<Answer, AnswerError> {
     let header = bytes.first_chunk::<HEADER>().ok_or(AnswerError::Cut)?;
     let asked = question.get(HEADER..).unwrap_or_default();
     let behind = HEADER + asked.len();
@@ -85,13 +109,13 @@ pub fn answer(question: &[u8], bytes: &[u8]) -> Result<Answer, AnswerError> {
         let data = fixed + 10;
         at = data + usize::from(u16::from_be_bytes([l0, l1]));
         let data = bytes.get(data..at).ok_or(AnswerError::Cut)?;
-        if let Ok(address) = <[u8; 4]>::try_from(data)
-            && [a, b, c, d] == ADDRESS
+        if [a, b, c, d] == family.kind()
+            && let Some(address) = family.read(data)
         {
             let seconds = u32::from_be_bytes([t0, t1, t2, t3]);
             found.seconds = Some(found.seconds.map_or(seconds, |known| known.min(seconds)));
             if found.addresses.len() < MOST {
-                found.addresses.push(address.into());
+                found.addresses.push(address);
             }
         }
     }
@@ -117,7 +141,7 @@ mod tests {
     use super::*;
 
     fn reply(records: &[&[u8]], code: u8) -> (Vec<u8>, Vec<u8>) {
-        let question = question(7, "some.example").expect("a name");
+        let question = question(7, "some.example", Family::V4).expect("a name");
         let mut reply = question.clone();
         reply[2..8].copy_from_slice(&[0x81, 0x80 | code, 0, 1, 0, records.len() as u8]);
         records.iter().for_each(|record| reply.extend(*record));
@@ -131,8 +155,8 @@ mod tests {
     #[test]
     fn addresses_are_read_whatever_stands_between_them() {
         let (question, reply) = reply(&[ALIAS, ONE, TWO, ONE], 0);
-        let found = answer(&question, &reply).expect("an answer");
-        let addresses = [Ipv4Addr::new(203, 0, 113, 6), Ipv4Addr::new(203, 0, 113, 7)];
+        let found = answer(&question, &reply, Family::V4).expect("an answer");
+        let addresses = [6, 7].map(|last| IpAddr::from([203, 0, 113, last]));
         assert_eq!(found, Answer { addresses: addresses.to_vec(), seconds: Some(60) });
     }
 
@@ -140,30 +164,33 @@ mod tests {
     fn answers_to_other_questions_and_refusals_are_told_apart() {
         let (question, mut told) = reply(&[ONE], 0);
         told[1] ^= 1;
-        assert_eq!(answer(&question, &told), Err(AnswerError::Other));
+        assert_eq!(answer(&question, &told, Family::V4), Err(AnswerError::Other));
         told[1] ^= 1;
         told[13] = b'S';
-        assert!(answer(&question, &told).is_ok(), "case means nothing");
+        assert!(answer(&question, &told, Family::V4).is_ok(), "case means nothing");
         told[13] = b'z';
-        assert_eq!(answer(&question, &told), Err(AnswerError::Other));
-        assert_eq!(answer(&question, &question), Err(AnswerError::Other));
+        assert_eq!(answer(&question, &told, Family::V4), Err(AnswerError::Other));
+        assert_eq!(answer(&question, &question, Family::V4), Err(AnswerError::Other));
         let (question, refused) = reply(&[], 2);
-        assert_eq!(answer(&question, &refused), Err(AnswerError::Refused(2)));
+        assert_eq!(answer(&question, &refused, Family::V4), Err(AnswerError::Refused(2)));
         let (question, unknown) = reply(&[], 3);
-        assert_eq!(answer(&question, &unknown).map(|found| found.addresses), Ok(vec![]));
+        assert_eq!(
+            answer(&question, &unknown, Family::V4).map(|found| found.addresses),
+            Ok(vec![])
+        );
     }
 
     #[test]
     fn every_cut_and_every_changed_byte_is_survived() {
         let (question, whole) = reply(&[ALIAS, ONE, TWO], 0);
         for end in 0..whole.len() {
-            assert!(answer(&question, &whole[..end]).is_err(), "{end}");
+            assert!(answer(&question, &whole[..end], Family::V4).is_err(), "{end}");
         }
         for at in 0..whole.len() {
             for value in [0, 1, 0x3f, 0x40, 0x80, 0xc0, 0xff] {
                 let mut changed = whole.clone();
                 changed[at] = value;
-                if let Ok(found) = answer(&question, &changed) {
+                if let Ok(found) = answer(&question, &changed, Family::V4) {
                     // An alias whose type is changed counts too.
                     assert!(found.addresses.len() <= 3, "{found:?}");
                 }
@@ -173,12 +200,24 @@ mod tests {
 
     #[test]
     fn no_question_is_made_of_what_is_no_name() {
-        assert!(question(1, "").is_none());
-        assert!(question(1, "a..b").is_none());
-        assert!(question(1, &"x".repeat(64)).is_none());
-        assert!(question(1, &["y"; 200].join(".")).is_none());
-        let made = question(0x0102, "a.example.").expect("a name");
+        assert!(question(1, "", Family::V4).is_none());
+        assert!(question(1, "a..b", Family::V4).is_none());
+        assert!(question(1, &"x".repeat(64), Family::V4).is_none());
+        assert!(question(1, &["y"; 200].join("."), Family::V4).is_none());
+        let made = question(0x0102, "a.example.", Family::V4).expect("a name");
         assert_eq!(made[..12], [1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(made[12..], *b"\x01a\x07example\0\0\x01\0\x01");
+    }
+
+    #[test]
+    fn addresses_of_the_other_family_are_asked_for_by_themselves() {
+        let question = question(7, "some.example", Family::V6).expect("a name");
+        let mut reply = question.clone();
+        reply[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 2]);
+        reply.extend(ONE);
+        reply.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16]);
+        reply.extend(Ipv6Addr::LOCALHOST.octets());
+        let found = answer(&question, &reply, Family::V6).expect("an answer");
+        assert_eq!(found.addresses, [IpAddr::from(Ipv6Addr::LOCALHOST)]);
     }
 }

@@ -88,8 +88,15 @@ fn make(order: &Namespace, host: &mut HostAddresses) -> Result<OwnedFd, KeeperEr
     nft::load(&order.nft, &text)?;
     let requests = netlink::Socket::open(Groups::NONE)?;
     let index = netlink::index_of(&order.tap)?;
-    requests.without_ipv6(index)?;
-    requests.add_address(index, order.address, 31)?;
+    requests.add_address(index, order.address.into(), 31)?;
+    match order.address6 {
+        // Packets are forwarded once there is somewhere to forward them to; the firewall is there.
+        Some(address) => {
+            requests.add_address(index, address.into(), 127)?;
+            namespace::forward_ipv6()?;
+        }
+        None => requests.without_ipv6(index)?,
+    }
     requests.bring_up(index)?;
     requests.forward(index)?;
     Ok(tap)

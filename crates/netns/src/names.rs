@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use casemate_netns::dns::{self, Answer};
-use casemate_plan::network::{Name, Namespace};
+use casemate_netns::dns::{self, Answer, Family};
+use casemate_plan::network::Namespace;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::{ForkResult, fork};
@@ -56,7 +56,8 @@ const CALLS: &[i64] = &[
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resolved {
     rule: usize,
-    addresses: Vec<Ipv4Addr>,
+    v6: bool,
+    addresses: Vec<IpAddr>,
 }
 
 /// The process that resolves, as its keeper sees it.
@@ -94,13 +95,15 @@ impl Resolver {
         if length == 0 {
             return Ok(None);
         }
-        let Resolved { rule, addresses } =
+        let Resolved { rule, v6, addresses } =
             serde_json::from_slice(&buffer[..length]).map_err(KeeperError::Order)?;
-        let Some(Name { set, .. }) = order.names.iter().find(|name| name.rule == rule) else {
+        let Some(name) = order.names.iter().find(|name| name.rule == rule) else {
             return Ok(Some(String::new()));
         };
+        let set = if v6 { &name.set6 } else { &name.set4 };
         let table = &order.table;
-        let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let of_family = addresses.iter().filter(|address| address.is_ipv6() == v6);
+        let list: Vec<String> = of_family.map(ToString::to_string).collect();
         let mut text = format!("flush set inet {table} {set}\n");
         if !list.is_empty() {
             let list = list.join(", ");
@@ -124,44 +127,49 @@ fn resolve(order: &Namespace, keeper: &OwnedFd) -> Result<(), KeeperError> {
     let mut random = std::fs::File::open("/dev/urandom").while_("open /dev/urandom")?;
     namespace::drop_all()?;
     confine()?;
-    let mut due: BTreeMap<usize, Instant> =
-        order.names.iter().map(|name| (name.rule, Instant::now())).collect();
-    let mut known: BTreeMap<usize, Vec<Ipv4Addr>> = BTreeMap::new();
+    let families = [Some(Family::V4), order.address6.map(|_| Family::V6)];
+    let families = families.into_iter().flatten();
+    let mut due: BTreeMap<(usize, Family), Instant> = families
+        .flat_map(|family| order.names.iter().map(move |name| (name.rule, family)))
+        .map(|question| (question, Instant::now()))
+        .collect();
+    let mut known: BTreeMap<(usize, Family), Vec<IpAddr>> = BTreeMap::new();
     loop {
-        let Some((&rule, &at)) = due.iter().min_by_key(|(_, at)| **at) else { return Ok(()) };
+        let Some((&question, &at)) = due.iter().min_by_key(|(_, at)| **at) else { return Ok(()) };
+        let (rule, family) = question;
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         let Some(name) = order.names.iter().find(|name| name.rule == rule) else { return Ok(()) };
-        let wait = match ask(&socket, &mut random, &name.host) {
+        let wait = match ask(&socket, &mut random, &name.host, family) {
             Some(Answer { addresses, seconds }) => {
-                if known.get(&rule) != Some(&addresses) {
-                    let resolved = Resolved { rule, addresses };
+                if known.get(&question) != Some(&addresses) {
+                    let resolved = Resolved { rule, v6: family == Family::V6, addresses };
                     let text = serde_json::to_vec(&resolved).map_err(KeeperError::Order)?;
                     send(keeper.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL)
                         .while_("tell addresses")?;
-                    known.insert(rule, resolved.addresses);
+                    known.insert(question, resolved.addresses);
                 }
                 let seconds = seconds.unwrap_or(*SECONDS.start());
                 Duration::from_secs(seconds.clamp(*SECONDS.start(), *SECONDS.end()).into())
             }
             // What was known before stays.
-            None if known.contains_key(&rule) => Duration::from_secs((*SECONDS.start()).into()),
+            None if known.contains_key(&question) => Duration::from_secs((*SECONDS.start()).into()),
             None => SOON,
         };
-        due.insert(rule, Instant::now() + wait);
+        due.insert(question, Instant::now() + wait);
     }
 }
 
 /// One question; none when no answer that counts came in time.
-fn ask(socket: &UdpSocket, random: &mut impl Read, host: &str) -> Option<Answer> {
+fn ask(socket: &UdpSocket, random: &mut impl Read, host: &str, family: Family) -> Option<Answer> {
     let mut id = [0; 2];
     random.read_exact(&mut id).ok()?;
-    let question = dns::question(u16::from_ne_bytes(id), host)?;
+    let question = dns::question(u16::from_ne_bytes(id), host, family)?;
     socket.send(&question).ok()?;
     let deadline = Instant::now() + PATIENCE;
     let mut buffer = [0; dns::LONGEST];
     while Instant::now() < deadline {
         let length = socket.recv(&mut buffer).ok()?;
-        if let Ok(answer) = dns::answer(&question, &buffer[..length]) {
+        if let Ok(answer) = dns::answer(&question, &buffer[..length], family) {
             return Some(answer);
         }
     }

@@ -46,6 +46,13 @@ pub(crate) fn enter() -> Result<(), KeeperError> {
     Ok(())
 }
 
+/// Lets IPv6 packets pass from one interface to another, those that come later too. Only a file says
+/// so (ip-sysctl.rst), and the jail shows it where IPv6 is asked for.
+pub(crate) fn forward_ipv6() -> Result<(), KeeperError> {
+    const FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+    fs::write(FORWARDING, "1").while_(format!("write {FORWARDING}, which `ipv6` needs"))
+}
+
 /// Keeps what the firewall needs, for this process and for nft: nothing but CAP_NET_ADMIN, in the
 /// namespace.
 pub(crate) fn drop_privileges() -> Result<(), KeeperError> {

@@ -134,13 +134,20 @@ impl Socket {
     pub(crate) fn add_address(
         &self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> Result<(), KeeperError> {
-        let mut body = vec![libc::AF_INET as u8, prefix, 0, 0];
+        // Nobody else can have an IPv6 one: it need not be asked for (RFC 4862).
+        let (family, flags, octets) = match address {
+            IpAddr::V4(address) => (libc::AF_INET, 0, address.octets().to_vec()),
+            IpAddr::V6(address) => {
+                (libc::AF_INET6, libc::IFA_F_NODAD as u8, address.octets().to_vec())
+            }
+        };
+        let mut body = vec![family as u8, prefix, flags, 0];
         body.extend(index.to_ne_bytes());
-        attribute(&mut body, libc::IFA_LOCAL, &address.octets());
-        attribute(&mut body, libc::IFA_ADDRESS, &address.octets());
+        attribute(&mut body, libc::IFA_LOCAL, &octets);
+        attribute(&mut body, libc::IFA_ADDRESS, &octets);
         let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
         self.ask(libc::RTM_NEWADDR, flags, &body).while_("give the TAP device its address")
     }

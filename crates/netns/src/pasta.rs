@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use casemate_plan::network::Namespace;
 use nix::errno::Errno;
@@ -13,6 +14,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execve, fork, getpid, pipe2, read};
 
 use crate::error::{KeeperError, While};
+
+/// Where a jail may have processes in place of `/proc` (crates/jail/src/root.rs).
+const APART: &str = "/processes";
 
 /// A process that will be pasta.
 pub(crate) struct Waiting(Pid, OwnedFd);
@@ -28,10 +32,12 @@ impl Waiting {
         let program = CString::new(order.pasta.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL);
         let program = program.while_("use pasta's name")?;
         let own = getpid();
+        // The jail has them there when it shows something else below /proc.
+        let processes = if Path::new(APART).exists() { APART } else { "/proc" };
         let mut arguments = vec![program.clone()];
         for kind in ["user", "net"] {
             let name = if kind == "user" { "--userns" } else { "--netns" };
-            let place = format!("/proc/{own}/ns/{kind}");
+            let place = format!("{processes}/{own}/ns/{kind}");
             arguments.extend([name.to_owned(), place].map(into_c).into_iter().flatten());
         }
         arguments.extend(order.pasta_arguments.iter().cloned().filter_map(into_c));

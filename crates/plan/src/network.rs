@@ -86,8 +86,10 @@ pub struct Name {
     pub rule: usize,
     /// The name.
     pub host: String,
-    /// The set of its addresses.
-    pub set: String,
+    /// The set of its IPv4 addresses.
+    pub set4: String,
+    /// And of those of IPv6.
+    pub set6: String,
 }
 
 /// The descriptor of `casemate-netns` to the supervisor.
@@ -105,6 +107,14 @@ pub const DEADLINE_SECONDS: u32 = 20;
 const OUTSIDE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 const OUTSIDE_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
 const OUTSIDE_PREFIX: u8 = 30;
+
+/// The same with IPv6, of another network than the links.
+const OUTSIDE_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfdca, 0x5e3a, 0x7e01, 0, 0, 0, 0, 2);
+const OUTSIDE_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfdca, 0x5e3a, 0x7e01, 0, 0, 0, 0, 1);
+
+/// The kernel's settings of networks: those of the namespace that the reader is in. IPv6 is forwarded
+/// by them alone.
+const SETTINGS: &str = "/proc/sys/net";
 
 /// What a guest asks for names; pasta asks the host's first name server in its place.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -137,12 +147,6 @@ pub(crate) fn network(
             "set mode = \"auto\" or \"rootless\"",
         ));
     }
-    if settings.ipv6 {
-        return Err(not_possible(
-            "`ipv6 = true` in [network] is not available yet".into(),
-            "remove it: compartments have IPv4 then",
-        ));
-    }
     if !settings.nat_enable {
         return Err(not_possible(
             "`nat.enable = false` in [network] cannot be had without root: what a compartment sends \
@@ -169,7 +173,7 @@ pub(crate) fn network(
         rules: firewall.render(),
         table: TABLE.into(),
         pasta,
-        pasta_arguments: pasta_arguments(settings),
+        pasta_arguments: pasta_arguments(settings, link.v6.is_some()),
         resolver: link.resolver,
         names: names(&compartment.firewall),
     };
@@ -219,7 +223,11 @@ fn link(request: &Request<'_>, settings: &NetworkSettings) -> Result<Link, Refus
         });
     };
     let links = settings.cidr.net();
-    Ok(Link { mac: parts.mac, guest, host, v6: None, resolver: RESOLVER, links })
+    let v6 = settings.ipv6.then(|| {
+        let end = |id: u32| (u128::from(reserved::LINKS6.addr()) | u128::from(id)).into();
+        (end(parts.id.get()), end(parts.id.get() - 1))
+    });
+    Ok(Link { mac: parts.mac, guest, host, v6, resolver: RESOLVER, links })
 }
 
 /// Refuses rules that allow what no compartment can reach this way: another compartment's link, the
@@ -234,8 +242,19 @@ fn reachable(compartment: &Compartment, link: &Link) -> Result<(), Refusal> {
         if rule.action == FirewallAction::Drop {
             continue;
         }
-        if matches!(rule.destination, Destination::V6(_)) {
-            return refused("allows an IPv6 network, and the link has no IPv6".into(), "remove it");
+        if let Destination::V6(net) = rule.destination {
+            if link.v6.is_none() {
+                return refused(
+                    format!("allows {net}, and links have no IPv6"),
+                    "remove it, or set ipv6 = true in [network]",
+                );
+            }
+            if named_address(rule).is_some() && reserved::V6.iter().any(|own| own.contains(&net)) {
+                return refused(
+                    format!("allows {}, which a compartment cannot reach", net.addr()),
+                    "the host is named by one of its own global addresses",
+                );
+            }
         }
         let Destination::V4(net) = rule.destination else { continue };
         if link.links.contains(&net) {
@@ -263,14 +282,15 @@ fn reachable(compartment: &Compartment, link: &Link) -> Result<(), Refusal> {
 fn names(rules: &[FirewallRule]) -> Vec<Name> {
     let name = |(rule, found): (usize, &FirewallRule)| match &found.destination {
         Destination::Host(host) => {
-            Some(Name { rule, host: host.as_str().into(), set: set_of(rule, 4) })
+            let [set4, set6] = [4, 6].map(|family| set_of(rule, family));
+            Some(Name { rule, host: host.as_str().into(), set4, set6 })
         }
         _ => None,
     };
     rules.iter().enumerate().filter_map(name).collect()
 }
 
-fn pasta_arguments(settings: &NetworkSettings) -> Vec<String> {
+fn pasta_arguments(settings: &NetworkSettings, v6: bool) -> Vec<String> {
     let mut words: Vec<String> = [
         "--foreground",
         "--config-net",
@@ -279,11 +299,12 @@ fn pasta_arguments(settings: &NetworkSettings) -> Vec<String> {
         "--no-dhcp",
         "--no-dhcpv6",
         "--no-ra",
-        "--no-ndp",
-        "--ipv4-only",
     ]
     .map(String::from)
     .to_vec();
+    if !v6 {
+        words.extend(["--no-ndp", "--ipv4-only"].map(String::from));
+    }
     let mut option = |name: &str, value: &str| words.extend([name.into(), value.into()]);
     // No port of the host leads to the guest, and none of the namespace's loopback to the host's.
     for ports in ["--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns"] {
@@ -292,11 +313,18 @@ fn pasta_arguments(settings: &NetworkSettings) -> Vec<String> {
     option("--address", &OUTSIDE_ADDRESS.to_string());
     option("--netmask", &OUTSIDE_PREFIX.to_string());
     option("--gateway", &OUTSIDE_GATEWAY.to_string());
+    if v6 {
+        option("--address", &OUTSIDE_ADDRESS6.to_string());
+        option("--gateway", &OUTSIDE_GATEWAY6.to_string());
+    }
     option("--dns-forward", &RESOLVER.to_string());
     option("--ns-ifname", OUTSIDE);
     if let Some(interface) = &settings.nat_interface {
         option("--interface", interface.as_str());
         option("--outbound-if4", interface.as_str());
+        if v6 {
+            option("--outbound-if6", interface.as_str());
+        }
     }
     words
 }
@@ -322,6 +350,9 @@ pub(crate) fn keeper(
     files.push(VisibleFile::read("/dev/urandom"));
     files.push(VisibleFile::write("/dev/null"));
     files.push(VisibleFile::write("/dev/net/tun"));
+    if namespace.address6.is_some() {
+        files.push(VisibleFile::write(SETTINGS));
+    }
     // Where pasta mounts the empty root that it then lives in.
     files.push(VisibleFile::empty("/tmp"));
     if let Some(path) = &facts.network.resolv_conf {

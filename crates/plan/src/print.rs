@@ -109,6 +109,9 @@ fn network_text(out: &mut String, network: &Network) -> std::fmt::Result {
     writeln!(out, "\nnetwork")?;
     writeln!(out, "  guest         {}/31 ({})", link.guest, link.mac)?;
     writeln!(out, "  gateway       {} on `{}`", link.host, namespace.tap)?;
+    if let Some((guest, host)) = link.v6 {
+        writeln!(out, "  IPv6          {guest}/127, gateway {host}")?;
+    }
     writeln!(out, "  name server   {} (asks the host's first one)", link.resolver)?;
     let pasta = namespace.pasta.display();
     writeln!(out, "  outside       `{}`, by {pasta}", namespace.outside)?;

@@ -60,9 +60,9 @@ struct Route6 {
 /// Sets the interface up.
 pub(super) fn set_up(interface: &Interface) -> Result<(), SetupError> {
     let name = find(interface.mac)?;
-    // The others get none either: those of containers, say.
-    if interface.v6.is_none() {
-        without_ipv6(&name);
+    match interface.v6 {
+        None => without_ipv6(&name),
+        Some(_) => no_questions(&name),
     }
     let failed = || SetupError::step(format!("set up the network interface {name}"));
     configure(&name, interface).map_err(failed())?;
@@ -111,10 +111,18 @@ fn find(mac: [u8; 6]) -> Result<String, SetupError> {
     }
 }
 
-/// Loopback keeps its IPv6. A kernel without has none of these files.
+/// Loopback keeps its IPv6; interfaces that come later, those of containers, get none either. A kernel without has none of these files.
 fn without_ipv6(name: &str) {
     for interface in ["default", name] {
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1");
+    }
+}
+
+/// The address is the host's to give: neither do routers say it, nor is anybody asked whether it is
+/// taken, which takes a second.
+fn no_questions(name: &str) {
+    for setting in ["accept_ra", "accept_dad"] {
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{setting}"), "0");
     }
 }
 
