@@ -8,6 +8,7 @@
 pub mod call;
 pub mod disk;
 pub mod hostile;
+pub mod lab;
 pub mod processes;
 pub mod programs;
 pub mod terminal;

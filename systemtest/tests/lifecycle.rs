@@ -227,9 +227,9 @@ fn plan_tells_everything_and_starts_nothing() {
 
 #[test]
 fn what_is_not_available_yet_is_refused_and_named() {
-    let world = World::new(here!(), "host-networking = true");
+    let world = World::new(here!(), "sound = true");
     let done = world.casemate(["plan", world.name()]).done().exits(3);
-    let done = done.says("not available yet").says("host-networking");
+    let done = done.says("not available yet").says("sound");
     drop(done);
     world.run(["true"]).done().exits(125).says("not available yet");
     world.casemate(["start", world.name()]).done().exits(3).says("not available yet");

@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Decide a call of a guest; started by its supervisor.
     #[command(hide = true)]
     Broker(Broker),
+    /// Say what compartments reach by their links to the host.
+    #[command(subcommand)]
+    Net(Net),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -497,6 +500,42 @@ pub(crate) enum GraphFormat {
     Svg,
     /// JSON.
     Json,
+}
+
+/// What to say about links to the host.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Net {
+    /// Show what each compartment reaches, and how many packets met which rule.
+    Show {
+        /// Name of a compartment; all of them when not given.
+        name: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which firewall rule decides about a destination. Nothing is sent.
+    Test(NetTest),
+    /// Clear up what a supervisor that was killed left of a network.
+    Repair,
+}
+
+/// Arguments of `net test`.
+#[derive(Args, Debug)]
+pub(crate) struct NetTest {
+    /// Name of the compartment.
+    pub(crate) name: String,
+    /// HOST:PORT; a name, an address, or an IPv6 address in brackets. HOST alone with `--icmp`.
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) destination: String,
+    /// UDP in place of TCP.
+    #[arg(long, conflicts_with = "icmp")]
+    pub(crate) udp: bool,
+    /// A ping.
+    #[arg(long)]
+    pub(crate) icmp: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What to do with snapshots: of all volumes of a compartment together.

@@ -18,6 +18,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod manual;
+mod net;
 mod passphrase;
 mod policy;
 mod progress;
@@ -105,6 +106,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Audit(command) => audit::audit(&world, command),
         Command::Ask => call::ask::answer_here(&world),
         Command::Broker(arguments) => call::broker(&world, arguments),
+        Command::Net(command) => net::net(&world, command),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

@@ -14,7 +14,7 @@ use nix::sys::utsname::uname;
 use nix::unistd::{User, getgid, getuid};
 
 use crate::places::{self, Places};
-use crate::{kvm, landlock, namespaces, qemu, subordinate, tsc, virtiofsd};
+use crate::{kvm, landlock, namespaces, network, qemu, subordinate, tsc, virtiofsd};
 
 /// Top-level directories with programs and libraries, in the distributions known.
 const SYSTEM_DIRECTORIES: [&str; 9] =
@@ -84,6 +84,7 @@ pub fn gather(sources: &Sources<'_>) -> HostFacts {
             // A link counts: the jail recreates it.
             .filter(|path| fs::symlink_metadata(path).is_ok())
             .collect(),
+        network: network::facts(&sources.search_path),
     }
 }
 
@@ -118,6 +119,7 @@ pub fn own_programs(sources: &Sources<'_>) -> OwnPrograms {
         link: directory.join("casemate-link"),
         jail: directory.join("casemate-jail"),
         agent: directory.join("casemate-agent"),
+        netns: directory.join("casemate-netns"),
     }
 }
 

@@ -133,7 +133,9 @@ fn descriptors(
     let mut mappings: Vec<FdMapping> = Vec::new();
     for Descriptor { number: child_fd, what } in &process.descriptors {
         let parent_fd = match what {
-            DescriptorSource::Channel { .. } | DescriptorSource::Listener { .. } => {
+            DescriptorSource::Channel { .. }
+            | DescriptorSource::Listener { .. }
+            | DescriptorSource::Tap => {
                 let place = channels.iter().position(|(number, _)| number == child_fd);
                 channels.swap_remove(place.ok_or(LaunchError::Descriptor(*child_fd))?).1
             }
@@ -142,6 +144,9 @@ fn descriptors(
             }
             DescriptorSource::Log { path } => {
                 open(path, OpenOptions::new().append(true).create(true).mode(0o600))?
+            }
+            DescriptorSource::Text { text } => {
+                in_memory(text.as_bytes()).map_err(LaunchError::Specification)?
             }
         };
         if *child_fd < 3 || mappings.iter().any(|mapping| mapping.child_fd == *child_fd) {
@@ -163,8 +168,12 @@ fn open(path: &Path, options: &OpenOptions) -> Result<OwnedFd, LaunchError> {
 
 /// The process as JSON in a memory file, at its beginning.
 fn specification(process: &Process) -> io::Result<OwnedFd> {
+    in_memory(&serde_json::to_vec(process)?)
+}
+
+fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(c"casemate-spec", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(process)?)?;
+    file.write_all(content)?;
     file.rewind()?;
     Ok(file.into())
 }

@@ -22,6 +22,7 @@ pub mod linux;
 pub mod lock;
 pub mod machine;
 pub mod namespaces;
+pub mod network;
 pub mod pidfd;
 pub mod places;
 pub mod programs;

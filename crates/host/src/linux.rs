@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use casemate_plan::Step;
 use casemate_plan::process::{Channel, DescriptorSource, Process, Role};
 
 use crate::launch::{LaunchError, Launched, launch};
+use crate::network::{self, NetworkError};
 use crate::rundir::{Leftovers, RunDirectory};
 use crate::sockets;
 use crate::step::{Host, StepError};
@@ -29,6 +31,8 @@ pub struct LinuxHost {
     /// Ends of channels by the process that gets them; none is the supervisor itself.
     ends: Vec<(Option<Role>, Channel, OwnedFd)>,
     running: BTreeMap<Role, Launched>,
+    /// The guest's TAP device, until its VMM has it.
+    tap: Option<OwnedFd>,
 }
 
 impl LinuxHost {
@@ -42,6 +46,7 @@ impl LinuxHost {
             leftovers: None,
             ends: Vec::new(),
             running: BTreeMap::new(),
+            tap: None,
         }
     }
 
@@ -85,7 +90,10 @@ impl LinuxHost {
                     DescriptorSource::Listener { channel } => {
                         users.entry(channel).or_default().insert(0, process.role);
                     }
-                    DescriptorSource::File { .. } | DescriptorSource::Log { .. } => {}
+                    DescriptorSource::File { .. }
+                    | DescriptorSource::Log { .. }
+                    | DescriptorSource::Text { .. }
+                    | DescriptorSource::Tap => {}
                 }
             }
         }
@@ -109,6 +117,11 @@ impl LinuxHost {
         let process = self.processes[place.ok_or_else(missing)?].clone();
         let mut channels = Vec::new();
         for descriptor in &process.descriptors {
+            if descriptor.what == DescriptorSource::Tap {
+                let tap = self.tap.take();
+                let number = descriptor.number;
+                channels.push((number, tap.ok_or(LaunchError::Descriptor(number))?));
+            }
             if let Some(channel) = descriptor.what.channel() {
                 let end = self.take_end(Some(role), channel);
                 channels.push((
@@ -123,6 +136,14 @@ impl LinuxHost {
             })?;
         let launched = launch(&process, &self.jail_program, channels, log)?;
         self.running.insert(role, launched);
+        Ok(())
+    }
+
+    /// Takes the TAP device from what made it.
+    fn await_network(&mut self, seconds: u32) -> Result<(), NetworkError> {
+        let place = self.ends.iter().find(|end| (end.0, end.1) == (None, Channel::Network));
+        let Some((_, _, end)) = place else { return Err(NetworkError::Ended) };
+        self.tap = Some(network::receive_tap(end, Duration::from_secs(seconds.into()))?);
         Ok(())
     }
 
@@ -143,6 +164,7 @@ impl Host for LinuxHost {
             }
             Step::Channels => self.connect().map_err(StepError::Channels),
             Step::Start { role } => Ok(self.start(*role)?),
+            Step::AwaitNetwork { seconds } => Ok(self.await_network(*seconds)?),
             Step::BuildImage { .. }
             | Step::CheckImage { .. }
             | Step::OpenVolume { .. }
@@ -159,6 +181,10 @@ impl Host for LinuxHost {
             },
             Step::Channels => {
                 self.ends.clear();
+                Ok(())
+            }
+            Step::AwaitNetwork { .. } => {
+                self.tap = None;
                 Ok(())
             }
             Step::Start { role } => match self.running.remove(role) {

@@ -129,6 +129,7 @@ mod tests {
             link: program("casemate-link"),
             jail: program("casemate-jail"),
             agent: program("casemate-agent"),
+            netns: program("casemate-netns"),
         }
     }
 

@@ -77,7 +77,19 @@ pub fn allocator(programs: &OwnPrograms, wanted: Allocator) -> Result<Vec<u8>, P
 /// # Errors
 /// Names the first that is missing or not static.
 pub fn check(programs: &OwnPrograms) -> Result<(), ProgramsError> {
-    for path in [&programs.agent, &programs.link, &programs.jail] {
+    check_each(&[&programs.agent, &programs.link, &programs.jail])
+}
+
+/// Checks the program that compartments with `host-networking` need beside them.
+///
+/// # Errors
+/// It is missing or not static.
+pub fn check_network(programs: &OwnPrograms) -> Result<(), ProgramsError> {
+    check_each(&[&programs.netns])
+}
+
+fn check_each(paths: &[&PathBuf]) -> Result<(), ProgramsError> {
+    for &path in paths {
         let head =
             head(path).map_err(|source| ProgramsError::Missing { path: path.clone(), source })?;
         if has_interpreter(&head) {
@@ -134,6 +146,7 @@ mod tests {
             link: program("casemate-link"),
             jail: program("casemate-jail"),
             agent: program("casemate-agent"),
+            netns: program("casemate-netns"),
         };
         assert!(allocator(&programs, Allocator::Default).expect("not needed").is_empty());
         let missing = allocator(&programs, Allocator::HardenedLight).expect_err("is not there");
@@ -153,6 +166,7 @@ mod tests {
             link: nowhere.clone(),
             jail: nowhere.clone(),
             agent: nowhere.clone(),
+            netns: nowhere.clone(),
         };
         let error = check(&programs).expect_err("missing");
         assert!(error.to_string().contains("/nonexistent/casemate-agent"));

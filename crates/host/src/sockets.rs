@@ -19,14 +19,14 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 /// The longest path a socket address holds, in bytes: `sun_path` less its NUL, unix(7).
 const LONGEST_PATH: usize = 107;
 
-/// Both ends of a channel, close-on-exec: sequenced packets for [`Channel::Orders`], whose messages
-/// carry descriptors and must not merge, a byte stream for the others.
+/// Both ends of a channel, close-on-exec: sequenced packets for [`Channel::Orders`] and
+/// [`Channel::Network`], whose messages carry descriptors and must not merge, a byte stream for the others.
 ///
 /// # Errors
 /// No descriptor is left.
 pub fn channel_pair(channel: Channel) -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = match channel {
-        Channel::Orders => SockType::SeqPacket,
+        Channel::Orders | Channel::Network => SockType::SeqPacket,
         Channel::Agent
         | Channel::Console
         | Channel::Monitor

@@ -7,6 +7,7 @@
 use casemate_plan::Step;
 
 use crate::launch::LaunchError;
+use crate::network::NetworkError;
 use crate::rundir::RunDirError;
 
 /// What steps have their effect on: the machine ([`crate::linux::LinuxHost`]) or, in tests, nothing
@@ -47,6 +48,9 @@ pub enum StepError {
         #[source]
         source: std::io::Error,
     },
+    /// The network of the link.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The fake host was told to fail here.
     #[error("could not {0}: failed on purpose")]
     OnPurpose(String),
@@ -76,7 +80,10 @@ impl Applied {
 /// Whether a step is an effect on the host.
 pub fn is_effect(step: &Step) -> bool {
     match step {
-        Step::RunDirectory { .. } | Step::Channels | Step::Start { .. } => true,
+        Step::RunDirectory { .. }
+        | Step::Channels
+        | Step::Start { .. }
+        | Step::AwaitNetwork { .. } => true,
         Step::BuildImage { .. }
         | Step::CheckImage { .. }
         | Step::OpenVolume { .. }

@@ -13,7 +13,7 @@ use casemate_host::linux::LinuxHost;
 use casemate_host::sockets::channel_pair;
 use casemate_host::step::{Applied, Host};
 use casemate_plan::Step;
-use casemate_plan::jail::{IdMapMethod, Identity, Jail, Limits, VisibleFile};
+use casemate_plan::jail::{IdMapMethod, Identity, Jail, Limits, Reach, VisibleFile};
 use casemate_plan::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -56,6 +56,7 @@ fn shell(role: Role, script: &str, descriptors: Vec<Descriptor>) -> Process {
                 file_size: 1 << 20,
                 processes: 32,
             },
+            reach: Reach::Nothing,
         },
     }
 }

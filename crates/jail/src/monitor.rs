@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
+use casemate_plan::jail::Reach;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -40,7 +41,7 @@ pub(crate) fn run(invocation: &Invocation) -> Result<u8, JailError> {
     // Init waits for one byte (the ids are mapped) and afterwards knows by the end of this pipe
     // that the monitor has ended.
     let (init_end, lifeline) = pipe2(OFlag::O_CLOEXEC).while_(|| "make a pipe".into())?;
-    let Some(child) = clone_into_namespaces()? else {
+    let Some(child) = clone_into_namespaces(process.jail.reach)? else {
         drop(lifeline);
         std::process::exit(init::run(process, init_end).into());
     };
@@ -75,13 +76,17 @@ fn tie_to(parent: Option<Pid>) -> Result<(), JailError> {
     }
 }
 
-/// Forks with all namespaces new; none in the child.
-fn clone_into_namespaces() -> Result<Option<Pid>, JailError> {
+/// Forks with all namespaces new, but for what stays in reach; none in the child.
+fn clone_into_namespaces(reach: Reach) -> Result<Option<Pid>, JailError> {
+    let namespaces = match reach {
+        Reach::Nothing => NAMESPACES,
+        Reach::HostNetwork => NAMESPACES & !libc::CLONE_NEWNET,
+    };
     // SAFETY: without CLONE_VM and a stack this is fork(2); there is one thread, so the child may
     // go on as it likes. The remaining arguments are zero, so their order, which differs between
     // architectures, does not matter.
     let result = unsafe {
-        libc::syscall(libc::SYS_clone, libc::c_long::from(NAMESPACES | libc::SIGCHLD), 0, 0, 0, 0)
+        libc::syscall(libc::SYS_clone, libc::c_long::from(namespaces | libc::SIGCHLD), 0, 0, 0, 0)
     };
     let pid = Errno::result(result).while_(|| "make new namespaces".into())?;
     Ok((pid != 0).then(|| Pid::from_raw(pid as i32)))

@@ -41,7 +41,7 @@ pub(crate) fn become_it(process: &Process, executable: &OwnedFd) -> Result<Infal
     privilege::drop_all()?;
     // The change of user has cleared it. Init's end is ours in any case: it is PID 1.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).while_(|| "tie the program to init".into())?;
-    rules::apply(&process.jail.files, executable)?;
+    rules::apply(&process.jail, executable)?;
     seccomp::apply(&process.jail.files)?;
     limit(&process.jail.limits)?;
     chdir("/").while_(|| "change to /".into())?;

@@ -37,6 +37,7 @@ struct Entry {
 enum What {
     Link(PathBuf),
     Directory(Tree),
+    Empty,
     File(Tree),
 }
 
@@ -77,6 +78,9 @@ pub(crate) fn build(files: &[VisibleFile]) -> Result<(), JailError> {
 
 /// Clones one listed file from the host, with the attributes it will have.
 fn collect(file: &VisibleFile) -> Result<Option<Entry>, JailError> {
+    if file.access == Access::Empty {
+        return Ok(Some(Entry { target: file.target.clone(), what: What::Empty }));
+    }
     let source = &file.source;
     let metadata = match fs::symlink_metadata(source) {
         Ok(metadata) => metadata,
@@ -151,6 +155,7 @@ fn put(entry: Entry) -> Result<(), JailError> {
             }
             _ => Ok(()),
         },
+        What::Empty => make_directory(target),
         What::Directory(tree) => {
             make_directory(target)?;
             tree.mount(target).while_(step)

@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 
-use casemate_plan::jail::{Access as FileAccess, VisibleFile};
+use casemate_plan::jail::{Access as FileAccess, Jail, Reach};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
     Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
@@ -19,7 +19,10 @@ use crate::root::PROCESSES;
 const NEWEST: ABI = ABI::V7;
 
 /// Confines this process to the listed files and the program itself, for good.
-pub(crate) fn apply(files: &[VisibleFile], executable: &OwnedFd) -> Result<(), JailError> {
+pub(crate) fn apply(jail: &Jail, executable: &OwnedFd) -> Result<(), JailError> {
+    if jail.reach == Reach::HostNetwork {
+        return apply_scopes();
+    }
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -32,13 +35,24 @@ pub(crate) fn apply(files: &[VisibleFile], executable: &OwnedFd) -> Result<(), J
             rules = rules.add_rule(PathBeneath::new(proc, rights(FileAccess::Read, true)))?;
         }
     }
-    for file in files {
+    for file in &jail.files {
         // A link is followed: what it leads to is listed itself, or is not there.
         let Ok(metadata) = std::fs::metadata(&file.target) else { continue };
         let Ok(opened) = PathFd::new(&file.target) else { continue };
         rules = rules.add_rule(PathBeneath::new(opened, rights(file.access, metadata.is_dir())))?;
     }
     // no_new_privs is set already.
+    rules.no_new_privs(false).restrict_self()?;
+    Ok(())
+}
+
+/// What remains for a process that mounts and connects: no signal and no abstract socket leaves the
+/// jail.
+fn apply_scopes() -> Result<(), JailError> {
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
     rules.no_new_privs(false).restrict_self()?;
     Ok(())
 }
@@ -50,7 +64,7 @@ fn rights(access: FileAccess, directory: bool) -> BitFlags<AccessFs> {
         false => AccessFs::ReadFile.into(),
     };
     match access {
-        FileAccess::Read => read,
+        FileAccess::Read | FileAccess::Empty => read,
         FileAccess::Execute => read | AccessFs::Execute,
         // Everything but running programs and making device nodes.
         FileAccess::Change if directory => {

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use casemate_plan::jail::{Access, IdMapMethod, Identity, Inode, VisibleFile};
+use casemate_plan::jail::{Access, IdMapMethod, Identity, Inode, Reach, VisibleFile};
 use casemate_plan::process::{Channel, Descriptor, DescriptorSource, Process};
 use common::{Fixture, callers};
 use nix::unistd::{Uid, getgroups};
@@ -61,6 +61,36 @@ fn program_sees_no_other_process_and_no_network() {
         assert!(seen["udp"].as_str().expect("text").contains("unreachable"), "{}", seen["udp"]);
         assert_ne!(seen["tcp"], "ok");
         assert_eq!(seen["host-name"], "jail");
+    }
+}
+
+#[test]
+fn program_that_reaches_the_hosts_network_still_reaches_nothing_else() {
+    let own = fs::read_to_string("/proc/self/net/dev").expect("there");
+    let own: Vec<&str> =
+        own.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let secret = fixture.path("secret");
+        fs::write(&secret, "text").expect("written");
+        let secret = secret.display().to_string();
+        let mut process = fixture.probe(&["report", &secret, "/tmp", "/etc/shadow"]);
+        process.jail.files.push(VisibleFile::empty("/tmp"));
+        process.jail.reach = Reach::HostNetwork;
+        let seen = report(&fixture, &process);
+        assert_eq!(seen["devices"], json!(own));
+        assert_eq!(seen["udp"], "ok");
+        assert_eq!(seen["paths"]["/tmp"]["read"], "ok");
+        assert_ne!(seen["paths"]["/tmp"]["write"], "ok");
+        for path in [secret.as_str(), "/etc/shadow"] {
+            assert_eq!(seen["paths"][path]["exists"], false, "{path}");
+        }
+        assert_eq!(seen["processes"], json!([seen["pid"].to_string()]));
+        assert_ne!(seen["signal-init"], "ok");
+        assert_ne!(seen["create-in-root"], "ok");
+        for set in ["CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(seen["status"][set], "0000000000000000", "{set}");
+        }
     }
 }
 

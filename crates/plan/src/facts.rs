@@ -3,6 +3,7 @@
 //! `host::facts` gathers it; the plan and doctor read it. Nothing in this crate looks anything up,
 //! so the same facts and settings always give the same plan.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,24 @@ pub struct HostFacts {
     /// Top-level system directories with programs and libraries that exist here
     /// (`/usr`, `/lib`, `/lib64`, `/nix/store`, …).
     pub system_directories: Vec<PathBuf>,
+    /// What links to the host are made with.
+    pub network: NetworkFacts,
+}
+
+/// What links to the host are made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NetworkFacts {
+    /// pasta, of the package passt.
+    pub pasta: Option<PathBuf>,
+    /// nft, of the package nftables.
+    pub nft: Option<PathBuf>,
+    /// Why a process of another user cannot make a TAP device; none when it can.
+    pub tun: Result<(), String>,
+    /// `/etc/resolv.conf` without links.
+    pub resolv_conf: Option<PathBuf>,
+    /// The name servers in it.
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// The user on whose behalf the plan is made.
@@ -129,6 +148,8 @@ pub struct OwnPrograms {
     pub jail: PathBuf,
     /// `casemate-agent`, static, for the guest.
     pub agent: PathBuf,
+    /// `casemate-netns`, static.
+    pub netns: PathBuf,
 }
 
 impl HostFacts {

@@ -92,6 +92,7 @@ pub(crate) fn boot(
         secrets: if instance.fresh { vec![] } else { secrets(compartment) },
         restrictions: hardening::restrictions(guest),
         shares: compartment.shares.iter().map(share).collect(),
+        network: None,
     }
 }
 

@@ -18,6 +18,14 @@ const ROOT_RANGE: (u32, u32) = (0x7000_0000, NEEDED);
 /// First slot of fresh disposables; declared compartments have those below.
 pub const FRESH_SLOTS: u32 = 16384;
 
+/// Ids that VMMs and link processes use at most, from the end: two for each slot up to that of the
+/// last fresh disposable, which are numbered up to 9999.
+const PAIRS: u32 = 2 * (FRESH_SLOTS + 10_000);
+
+/// Declared compartments with a network of their own: those whose id is at most 5535. What is left
+/// of the range beyond them is for fresh disposables.
+const NETWORKED: u32 = NEEDED - PAIRS - 10_000;
+
 /// The identity of `role` in the compartment with this `slot`.
 ///
 /// A slot is `(id - 1) / 2` for a declared compartment, [`FRESH_SLOTS`] + its number for a fresh
@@ -36,8 +44,20 @@ pub fn identity(facts: &HostFacts, slot: u32, role: Role) -> Result<Identity, Re
         Role::Link => 1,
         // It works on the files of somebody: see `of_folder`.
         Role::Share(_) => return Ok(of_folder(caller, (caller.uid, caller.gid))),
+        Role::Network => 0,
     };
-    let from_end = 1 + 2 * slot + offset;
+    let from_end = match (role, slot.checked_sub(FRESH_SLOTS)) {
+        (Role::Network, None) if slot >= NETWORKED => {
+            let largest = 2 * NETWORKED - 1;
+            return Err(Refusal::HostNotReady {
+                what: format!("no user is left for the network of id {}", 2 * slot + 1),
+                hint: format!("give the compartment an `id` of at most {largest}"),
+            });
+        }
+        (Role::Network, None) => 1 + PAIRS + slot,
+        (Role::Network, Some(fresh)) => 1 + PAIRS + NETWORKED + fresh,
+        _ => 1 + 2 * slot + offset,
+    };
     let pick = |range: Option<(u32, u32)>, file: &str| -> Result<u32, Refusal> {
         let (start, count) = range
             .or((caller.uid == 0).then_some(ROOT_RANGE))

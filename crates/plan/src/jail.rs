@@ -8,7 +8,8 @@
 //! environment is empty but for what the process lists, no descriptor is open but the listed ones,
 //! and the process is killed when its parent ends.
 //!
-//! **Invariant:** a jail has no network. What needs one gets a descriptor of it.
+//! **Invariant:** a jail has no network but with [`Reach::HostNetwork`]. What else needs one gets a
+//! descriptor of it.
 
 use std::path::PathBuf;
 
@@ -25,6 +26,21 @@ pub struct Jail {
     pub files: Vec<VisibleFile>,
     /// Resource limits.
     pub limits: Limits,
+    /// What else of the host is in reach.
+    #[serde(default)]
+    pub reach: Reach,
+}
+
+/// What of the host a process reaches beside its files and descriptors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// Nothing: a network namespace of its own with nothing in it.
+    #[default]
+    Nothing,
+    /// The caller's network. Such a process may go on to make namespaces and mounts of its own,
+    /// which rules of Landlock for files would forbid: of Landlock it has only the scopes.
+    HostNetwork,
 }
 
 /// The user and group of a process: subordinate ones that exist only for it, or, for what works on
@@ -97,6 +113,8 @@ pub enum Access {
     /// Read, write, create, rename and remove everything below a folder; execute nothing, and give
     /// no file the set-user-id or set-group-id bit.
     Change,
+    /// Nothing: an empty folder, whatever the host has there.
+    Empty,
 }
 
 /// Resource limits of a process (setrlimit(2)). The soft and the hard limit are the same.
@@ -127,6 +145,11 @@ impl VisibleFile {
     /// `path` at the same place, an existing file or node that may be written.
     pub fn write(path: impl Into<PathBuf>) -> Self {
         Self::same(path.into(), Access::Write)
+    }
+
+    /// An empty folder at `path`, which need not exist on the host.
+    pub fn empty(path: impl Into<PathBuf>) -> Self {
+        Self::same(path.into(), Access::Empty)
     }
 
     /// Makes the absence of the source no error.

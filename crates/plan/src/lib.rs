@@ -10,10 +10,12 @@
 //! ```
 
 pub mod facts;
+pub mod firewall;
 mod guest;
 pub mod hardening;
 pub mod identity;
 pub mod jail;
+pub mod network;
 mod print;
 pub mod process;
 pub mod qemu;
@@ -29,7 +31,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use casemate_config::{AuditSettings, Compartment, DiskFormat, EngineSettings, VolumeName};
+use casemate_config::{
+    AuditSettings, Compartment, DiskFormat, EngineSettings, NetworkSettings, VolumeName,
+};
 use serde::Serialize;
 
 pub use print::print;
@@ -39,6 +43,7 @@ pub use vm::{available, module_groups, plan};
 
 use facts::HostFacts;
 use jail::Inode;
+use network::{LinkParts, Network};
 use process::Process;
 
 /// What a plan is made from, beside the facts.
@@ -74,6 +79,10 @@ pub struct Request<'a> {
     pub allocator: Vec<u8>,
     /// The kept memory its guest shall go on from; none when it boots.
     pub resume: Option<Resume>,
+    /// Settings of links to the host.
+    pub network: &'a NetworkSettings,
+    /// Its own link; for a fresh disposable that of its template, as each has a network of its own.
+    pub link: Option<LinkParts>,
 }
 
 /// A kept memory of a guest.
@@ -186,6 +195,8 @@ pub struct Plan {
     /// Why the memory of its guest cannot be kept with a snapshot; none when it can.
     #[serde(skip)]
     pub memory_refused: Option<&'static str>,
+    /// Its link to the host; none when it is offline.
+    pub network: Option<Network>,
 }
 
 impl Plan {

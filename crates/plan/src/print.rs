@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::Plan;
-use crate::jail::{Access, IdMapMethod, Jail};
+use crate::firewall::TAP;
+use crate::jail::{Access, IdMapMethod, Jail, Reach};
+use crate::network::Network;
 use crate::process::{Channel, DescriptorSource, Process};
 use crate::service::Restart;
 
@@ -34,6 +36,9 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     for process in &plan.processes {
         process_text(out, process)?;
+    }
+    if let Some(network) = &plan.network {
+        network_text(out, network)?;
     }
     let guest = &plan.guest;
     writeln!(out, "\nguest")?;
@@ -103,6 +108,34 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
     )
 }
 
+fn network_text(out: &mut String, network: &Network) -> std::fmt::Result {
+    let Network { link, namespace, .. } = network;
+    writeln!(out, "\nnetwork")?;
+    writeln!(out, "  guest         {}/31 ({})", link.guest, link.mac)?;
+    writeln!(out, "  gateway       {} on `{}`", link.host, namespace.tap)?;
+    if let Some((guest, host)) = link.v6 {
+        writeln!(out, "  IPv6          {guest}/127, gateway {host}")?;
+    }
+    writeln!(out, "  name server   {} (asks the host's first one)", link.resolver)?;
+    let pasta = namespace.pasta.display();
+    writeln!(out, "  outside       `{}`, by {pasta}", namespace.outside)?;
+    for line in grouped(&namespace.pasta_arguments) {
+        writeln!(out, "    {line}")?;
+    }
+    for (index, rule) in network.rules.iter().enumerate() {
+        writeln!(out, "  rule {:<8} {rule}", index + 1)?;
+    }
+    for name in &namespace.names {
+        writeln!(out, "  resolves      {} for rule {}", name.host, name.rule + 1)?;
+    }
+    writeln!(out, "  otherwise     {}", network.default)?;
+    writeln!(out, "  firewall      by {}", namespace.nft.display())?;
+    for line in namespace.rules.lines() {
+        writeln!(out, "    {}", line.replace('\t', "  "))?;
+    }
+    Ok(())
+}
+
 fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
     writeln!(out, "\nprocess: {}", process.role.describe())?;
     writeln!(out, "  program       {}", process.program.display())?;
@@ -125,6 +158,8 @@ fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
                 format!("{} (read and write)", path.display())
             }
             DescriptorSource::Log { path } => format!("{} (append)", path.display()),
+            DescriptorSource::Text { .. } => "its orders, as under `network`".into(),
+            DescriptorSource::Tap => format!("the TAP device `{TAP}`"),
         };
         writeln!(out, "  descriptor {}  {what}", descriptor.number)?;
     }
@@ -145,7 +180,14 @@ fn jail_text(out: &mut String, jail: &Jail) -> std::fmt::Result {
         };
         writeln!(out, "  groups        the caller's, {why}")?;
     }
-    writeln!(out, "  namespaces    user mount pid network ipc uts cgroup; no network")?;
+    match jail.reach {
+        Reach::Nothing => {
+            writeln!(out, "  namespaces    user mount pid network ipc uts cgroup; no network")
+        }
+        Reach::HostNetwork => {
+            writeln!(out, "  namespaces    user mount pid ipc uts cgroup; the host's network")
+        }
+    }?;
     writeln!(out, "  privileges    none, no_new_privs")?;
     for file in &jail.files {
         let access = match file.access {
@@ -153,6 +195,7 @@ fn jail_text(out: &mut String, jail: &Jail) -> std::fmt::Result {
             Access::Execute => "read and execute",
             Access::Write => "read and write",
             Access::Change => "read, write, create and remove; no set-user-id",
+            Access::Empty => "an empty folder",
         };
         write!(out, "  sees          {}", file.target.display())?;
         if file.target != file.source {
@@ -209,6 +252,7 @@ impl Channel {
             Self::Monitor => "socket between VMM and supervisor: QMP".into(),
             Self::Orders => "socket between link and supervisor: orders and reports".into(),
             Self::Memory => "socket between VMM and supervisor: the memory it goes on from".into(),
+            Self::Network => "socket between the keeper of the network and supervisor".into(),
             Self::Share(index) => {
                 format!("socket between VMM and file server: share {}", index + 1).into()
             }

@@ -34,6 +34,8 @@ pub enum Role {
     Link,
     /// The file server of one share, by its place in the configuration, from 0.
     Share(u16),
+    /// What keeps the network namespace of the link to the host.
+    Network,
 }
 
 /// A descriptor handed to a process.
@@ -73,6 +75,13 @@ pub enum DescriptorSource {
         /// Path on the host.
         path: PathBuf,
     },
+    /// A file in memory that holds a text, at its beginning.
+    Text {
+        /// Its content.
+        text: String,
+    },
+    /// The TAP device that [`Role::Network`] made.
+    Tap,
 }
 
 /// The connections between the processes of a compartment.
@@ -91,6 +100,8 @@ pub enum Channel {
     Share(u16),
     /// Supervisor to VMM: the kept memory that the guest goes on from, decrypted on its way.
     Memory,
+    /// What keeps the network to supervisor: typed messages, the first with the TAP device.
+    Network,
 }
 
 impl DescriptorSource {
@@ -98,7 +109,7 @@ impl DescriptorSource {
     pub fn channel(&self) -> Option<Channel> {
         match self {
             Self::Channel { channel } | Self::Listener { channel } => Some(*channel),
-            Self::File { .. } | Self::Log { .. } => None,
+            Self::File { .. } | Self::Log { .. } | Self::Text { .. } | Self::Tap => None,
         }
     }
 }
@@ -110,6 +121,7 @@ impl Role {
             Self::Vmm => "vmm",
             Self::Link => "link",
             Self::Share(_) => "share",
+            Self::Network => "network",
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Folders of the host. With any, the guest's memory is shared with their file servers.
     pub shares: Vec<Share>,
+    /// Its only network interface; none when it is offline.
+    pub interface: Option<Interface>,
     /// Connected socket of the agent's port.
     pub agent: i32,
     /// Connected socket of the serial console.
@@ -86,6 +88,7 @@ impl Machine {
             agent: 0,
             console: 0,
             monitor: 0,
+            interface: self.interface.clone().map(|interface| Interface { tap: 0, ..interface }),
             incoming: None,
             // It was read when the guest booted, and holds what was measured then.
             kernel_command_line: self
@@ -134,6 +137,15 @@ pub struct Share {
     pub tag: String,
     /// Socket that is connected to the server.
     pub socket: i32,
+}
+
+/// A network interface whose packets go to a TAP device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Ethernet address.
+    pub mac: String,
+    /// Descriptor of the TAP device.
+    pub tap: i32,
 }
 
 /// A file below a disk, which is read only.
@@ -237,6 +249,16 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
         // only when it is told to, and not before.
         list.switch("-global", "migration.x-events=on");
         list.switch("-incoming", format!("fd:{fd}"));
+    }
+    if let Some(Interface { mac, tap }) = &machine.interface {
+        list.switch("-netdev", format!("tap,id=link,fd={tap}"));
+        // No option ROM: nobody boots from it.
+        let rom = match machine.model {
+            MachineModel::Q35 => ",romfile=",
+            MachineModel::Microvm => "",
+        };
+        let device = virtio("virtio-net");
+        list.switch("-device", format!("{device},netdev=link,mac={mac}{rom}"));
     }
     // The jail has dropped the user before exec, so nothing needs what these groups forbid.
     list.switch(
@@ -368,6 +390,7 @@ mod tests {
             monitor: 5,
             firmware: None,
             extra: vec![],
+            interface: Some(Interface { mac: "02:00:00:00:00:03".into(), tap: 6 }),
             incoming: None,
         }
     }
@@ -379,6 +402,7 @@ mod tests {
         later.disks[1].format = "qcow2";
         later.disks[1].descriptor = 9;
         later.incoming = Some(10);
+        later.interface = Some(Interface { mac: "02:00:00:00:00:03".into(), tap: 9 });
         later.kernel_command_line = "quiet tsc_early_khz=2001 panic=-1".into();
         assert_ne!(arguments(&machine()), arguments(&later));
         assert_eq!(arguments(&machine().shape()), arguments(&later.shape()));

@@ -5,7 +5,7 @@
 //! guest, his files are its default user's. See docs/design/0008-shares.md.
 
 use crate::facts::{HostFacts, VirtiofsdFacts};
-use crate::jail::{Access, Jail, Limits, VisibleFile};
+use crate::jail::{Access, Jail, Limits, Reach, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::vm::LOG_SIZE;
 use crate::{Refusal, Request, ShareParts, guest, identity};
@@ -67,6 +67,7 @@ pub(crate) fn servers(request: &Request<'_>, facts: &HostFacts) -> Result<Vec<Pr
                     file_size: if share.read_only { LOG_SIZE } else { u64::MAX },
                     processes: THREADS,
                 },
+                reach: Reach::Nothing,
             },
         }
     };

@@ -45,6 +45,11 @@ pub enum Step {
         /// Its name.
         snapshot: String,
     },
+    /// Wait until the network namespace is there, and take the guest's TAP device from it.
+    AwaitNetwork {
+        /// Deadline from the start of what makes it.
+        seconds: u32,
+    },
     /// Wait for the agent's Hello, set the guest up, wait until it is ready.
     AwaitGuest {
         /// Deadline from the start of the VMM.
@@ -65,6 +70,9 @@ impl Step {
             Self::Channels => "connect sockets between the processes".into(),
             Self::Start { role } => format!("start {} in its jail", role.describe()),
             Self::Revert { snapshot } => format!("go back to the snapshot {snapshot}"),
+            Self::AwaitNetwork { seconds } => {
+                format!("wait for the network, at most {seconds} s, and take its TAP device")
+            }
             Self::AwaitGuest { seconds } => {
                 format!("wait for the agent, at most {seconds} s, and set the guest up")
             }
@@ -79,6 +87,7 @@ impl Step {
             | Self::Revert { .. }
             | Self::Channels => None,
             Self::OpenVolume { .. } => Some("let go of it"),
+            Self::AwaitNetwork { .. } => Some("close it"),
             Self::RunDirectory { .. } => Some("remove it with everything in it"),
             Self::Start { .. } => Some("kill it with its PID namespace"),
             Self::AwaitGuest { .. } => Some("ask the guest to shut down"),
@@ -93,6 +102,7 @@ impl Role {
             Self::Vmm => "the virtual machine monitor".into(),
             Self::Link => "the link process".into(),
             Self::Share(index) => format!("the file server of share {}", index + 1).into(),
+            Self::Network => "the keeper of the network".into(),
         }
     }
 }

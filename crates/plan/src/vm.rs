@@ -8,11 +8,11 @@ use casemate_config::{
 };
 
 use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
-use crate::jail::{Jail, Limits, VisibleFile};
+use crate::jail::{Jail, Limits, Reach, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::qemu::{self, Acceleration, Disk, KvmDevice, Machine, MachineModel};
 use crate::{
-    ImageParts, Plan, Refusal, Request, Step, guest, hardening, identity, service, shares,
+    ImageParts, Plan, Refusal, Request, Step, guest, hardening, identity, network, service, shares,
     unavailable,
 };
 
@@ -62,7 +62,12 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     }
     let qemu = qemu_of(request, facts)?;
     let (acceleration, reason) = acceleration(request, facts, qemu)?;
-    let notes = reason.iter().map(|reason| HostFacts::tcg_warning(reason)).collect();
+    let mut notes: Vec<String> =
+        reason.iter().map(|reason| HostFacts::tcg_warning(reason)).collect();
+    let network = network::network(request, facts)?;
+    if network.is_some() {
+        notes.extend(network::notes(&facts.network));
+    }
     let kvm = matches!(acceleration, Acceleration::Kvm(_));
     let mut boot_deadline = if kvm { BOOT_DEADLINE_KVM } else { BOOT_DEADLINE_TCG };
     if request.resume.is_some() {
@@ -83,9 +88,15 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         steps.push(Step::Revert { snapshot: resume.snapshot.clone() });
     }
     steps.push(Step::Channels);
+    if network.is_some() {
+        steps.push(Step::Start { role: Role::Network });
+    }
     steps.push(Step::Start { role: Role::Link });
     let servers = shares::servers(request, facts)?;
     steps.extend(servers.iter().map(|server| Step::Start { role: server.role }));
+    if network.is_some() {
+        steps.push(Step::AwaitNetwork { seconds: network::DEADLINE_SECONDS });
+    }
     steps.push(Step::Start { role: Role::Vmm });
     steps.push(Step::AwaitGuest { seconds: boot_deadline.as_secs() as u32 });
 
@@ -98,21 +109,33 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         ("the machine", arguments),
         ("the image", digest.to_string()),
     ];
+    let keeper = match &network {
+        Some(network) => Some(network::keeper(request, facts, network)?),
+        None => None,
+    };
     Ok(Plan {
         instance: request.instance.clone(),
         acceleration: if kvm { "kvm" } else { "tcg" },
         notes,
         steps,
-        processes: [link(request, facts)?].into_iter().chain(servers).chain([vmm]).collect(),
-        guest: guest::boot(
-            compartment,
-            &request.instance,
-            &request.machine_id,
-            request.image.as_ref(),
-            &request.volumes,
-            &request.file_sources,
-            &request.allocator,
-        ),
+        processes: [link(request, facts)?]
+            .into_iter()
+            .chain(servers)
+            .chain(keeper)
+            .chain([vmm])
+            .collect(),
+        guest: casemate_wire::Boot {
+            network: network.as_ref().map(network::interface),
+            ..guest::boot(
+                compartment,
+                &request.instance,
+                &request.machine_id,
+                request.image.as_ref(),
+                &request.volumes,
+                &request.file_sources,
+                &request.allocator,
+            )
+        },
         boot_deadline,
         stop_deadline: STOP_DEADLINE,
         idle_timeout: disposable.then_some(compartment.idle_timeout),
@@ -121,6 +144,7 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         resume: request.resume.clone(),
         machine: machine.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         memory_refused: memory_refused(compartment, request.instance.fresh),
+        network,
     })
 }
 
@@ -208,6 +232,9 @@ pub fn module_groups(compartment: &Compartment, engine: &EngineSettings) -> Vec<
     if !compartment.shares.is_empty() {
         groups.push("shares");
     }
+    if compartment.host_networking {
+        groups.push("network");
+    }
     // A root disk of the user's own is not verified, and may have the usual file system.
     groups.push(if compartment.root_disk.is_none() { "verity" } else { "ext4" });
     groups
@@ -253,7 +280,10 @@ fn vmm(
         .zip(first_share..)
         .map(|(share, socket)| qemu::Share { tag: share.tag.as_str().into(), socket })
         .collect();
-    let shares_count = shares.len() as i32;
+    let tap = first_share + shares.len() as i32;
+    let interface = request.link.filter(|_| compartment.host_networking);
+    let incoming = tap + i32::from(interface.is_some());
+    let interface = interface.map(|link| qemu::Interface { mac: link.mac.to_string(), tap });
     let machine = Machine {
         name: format!("casemate-{}", request.instance.name),
         model,
@@ -265,11 +295,12 @@ fn vmm(
         kernel_command_line: kernel_command_line(request, facts, model),
         disks: disks.machine,
         shares,
+        interface,
         agent: AGENT,
         console: CONSOLE,
         monitor: MONITOR,
         firmware: (model == MachineModel::Microvm).then_some("qboot.rom"),
-        incoming: request.resume.as_ref().map(|_| first_share + shares_count),
+        incoming: request.resume.as_ref().map(|_| incoming),
         extra: request
             .engine
             .extra_args
@@ -308,6 +339,9 @@ fn vmm(
     if let Some(number) = machine.incoming {
         descriptors.push(channel(number, Channel::Memory));
     }
+    if let Some(interface) = &machine.interface {
+        descriptors.push(Descriptor { number: interface.tap, what: DescriptorSource::Tap });
+    }
     let mut identity = identity::identity(facts, request.instance.slot, Role::Vmm)?;
     match acceleration {
         Acceleration::Kvm(KvmDevice::Descriptor(number)) => {
@@ -336,6 +370,7 @@ fn vmm(
                 file_size: file_size(request),
                 processes: 128 + u64::from(machine.cpus),
             },
+            reach: Reach::Nothing,
         },
     };
     Ok((process, machine.shape()))
@@ -477,6 +512,7 @@ fn link(request: &Request<'_>, facts: &HostFacts) -> Result<Process, Refusal> {
                 file_size: 2 * LOG_SIZE,
                 processes: 1,
             },
+            reach: Reach::Nothing,
         },
     })
 }

@@ -5,9 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use casemate_config::{DiskFormat, Environment, Format, Origin, Source};
+use casemate_config::{CompartmentId, DiskFormat, Environment, Format, Origin, Source};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::jail::Inode;
+use casemate_plan::network::LinkParts;
 use casemate_plan::process::Role;
 use casemate_plan::{
     ImageParts, Instance, Layer, Request, Resume, ShareParts, VolumeParts, identity, plan, print,
@@ -116,6 +117,9 @@ fn outcome(folder: &Path) -> String {
         allocator: allocator(compartment),
         resume,
         log_directory: format!("/state/logs/{}", compartment.name).into(),
+        network: &settings.network,
+        link: CompartmentId::new(7)
+            .map(|id| LinkParts { id, mac: "02:00:00:12:34:56".parse().expect("an address") }),
     };
     match plan(&request, &facts) {
         Ok(plan) => print(&plan),
@@ -151,8 +155,11 @@ proptest::proptest! {
         let facts = facts();
         let of = |slot, role| identity::identity(&facts, slot, role).expect("an identity");
         let mut ids = vec![of(a, Role::Vmm).uid, of(a, Role::Link).uid];
+        let networked = |slot| !(2768..identity::FRESH_SLOTS).contains(&slot);
+        ids.extend(networked(a).then(|| of(a, Role::Network).uid));
         if a != b {
             ids.extend([of(b, Role::Vmm).uid, of(b, Role::Link).uid]);
+            ids.extend(networked(b).then(|| of(b, Role::Network).uid));
         }
         let count = ids.len();
         ids.sort_unstable();

@@ -48,6 +48,8 @@ pub enum Request {
     HangUp(HangUp),
     /// Take a snapshot of the volumes, and of the memory if that is asked for.
     Snapshot(Snapshot),
+    /// What does it reach, and how often did it?
+    Network,
 }
 
 /// Parameters of `Run`. Comes with one descriptor: the session's socket.
@@ -188,6 +190,36 @@ pub struct Status {
     /// Why it ended the last time, if it was started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,
+}
+
+/// What a supervisor says of its compartment's link to the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Ethernet address of the guest.
+    pub mac: String,
+    /// Its address.
+    pub address: String,
+    /// The other end of its link.
+    pub gateway: String,
+    /// What it asks for names.
+    pub resolver: String,
+    /// `accept` or `drop`: what happens to what no rule matches.
+    pub default: String,
+    /// The rules, in order.
+    pub rules: Vec<String>,
+    /// Packets so far, by what decided: `rule0`, `default`, `protected`, `spoofed-mac`, ….
+    pub counters: Vec<Counter>,
+}
+
+/// How many packets met one rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Its name.
+    pub name: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes in them.
+    pub bytes: u64,
 }
 
 /// A process of a compartment.
@@ -362,6 +394,7 @@ impl Request {
             "Signal" => Self::Signal(parameters(message.parameters)?),
             "HangUp" => Self::HangUp(parameters(message.parameters)?),
             "Snapshot" => Self::Snapshot(parameters(message.parameters)?),
+            "Network" => Self::Network,
             _ => return Err(Failure::MethodNotFound { method: message.method }),
         })
     }
@@ -380,6 +413,7 @@ impl Request {
             Self::Signal(signal) => ("Signal", value(serde_json::to_value(signal))),
             Self::HangUp(hang_up) => ("HangUp", value(serde_json::to_value(hang_up))),
             Self::Snapshot(snapshot) => ("Snapshot", value(serde_json::to_value(snapshot))),
+            Self::Network => ("Network", None),
         };
         Message { method: format!("{INTERFACE}.{name}"), parameters }
     }

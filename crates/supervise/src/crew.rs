@@ -50,6 +50,8 @@ pub(crate) struct Ends {
     pub(crate) monitor: UnixStream,
     /// To what reads the memory that the guest goes on from, where it does.
     pub(crate) memory: Option<OwnedFd>,
+    /// To what keeps the network, if there is one.
+    pub(crate) network: Option<AsyncFd<OwnedFd>>,
 }
 
 impl<'h> Crew<'h> {
@@ -85,7 +87,7 @@ impl<'h> Crew<'h> {
         exits: &mpsc::UnboundedSender<(u32, Role)>,
     ) -> Result<Ends, CrewError> {
         for step in &plan.steps {
-            if !matches!(step, Step::Channels | Step::Start { .. }) {
+            if !matches!(step, Step::Channels | Step::Start { .. } | Step::AwaitNetwork { .. }) {
                 continue;
             }
             self.launched
@@ -108,6 +110,7 @@ impl<'h> Crew<'h> {
         };
         let orders = end(Channel::Orders)?;
         let monitor = std::os::unix::net::UnixStream::from(end(Channel::Monitor)?);
+        let network = self.host.take_channel(Channel::Network);
         fcntl(&orders, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         monitor.set_nonblocking(true)?;
         let memory = self.host.take_channel(Channel::Memory);
@@ -115,6 +118,13 @@ impl<'h> Crew<'h> {
             memory,
             orders: register(orders, Interest::READABLE | Interest::WRITABLE)?,
             monitor: UnixStream::from_std(monitor)?,
+            network: match network {
+                Some(network) => {
+                    fcntl(&network, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+                    Some(register(network, Interest::READABLE)?)
+                }
+                None => None,
+            },
         })
     }
 

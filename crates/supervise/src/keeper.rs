@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -417,23 +417,28 @@ fn close_inherited(activated: Option<&OwnedFd>) {
 /// Tells the clients of an activated socket why there is no compartment; systemd would otherwise
 /// start one supervisor after the other for the same unanswered connection.
 fn refuse_clients(socket: OwnedFd, error: &str, hint: Option<String>) {
-    use std::io::Read;
     let listener = UnixListener::from(socket);
     let failure = Failure::Ended { reason: error.to_owned(), hint };
-    let mut reply = serde_json::to_vec(&failure.to_reply()).unwrap_or_default();
-    reply.push(0);
     if listener.set_nonblocking(true).is_err() {
         return;
     }
     // Those that wait already; who comes later starts the next try.
-    while let Ok((mut client, _)) = listener.accept() {
-        let patience = Some(std::time::Duration::from_secs(1));
-        let _ = client.set_nonblocking(false);
-        let _ = client.set_read_timeout(patience);
-        let _ = client.set_write_timeout(patience);
-        let _ = client.read(&mut [0; 4096]);
-        let _ = client.write_all(&reply);
+    while let Ok((client, _)) = listener.accept() {
+        refuse(client, &failure);
     }
+}
+
+/// Tells one client why there is no compartment, whatever it asks.
+pub(crate) fn refuse(mut client: UnixStream, failure: &Failure) {
+    use std::io::Read;
+    let mut reply = serde_json::to_vec(&failure.to_reply()).unwrap_or_default();
+    reply.push(0);
+    let patience = Some(std::time::Duration::from_secs(1));
+    let _ = client.set_nonblocking(false);
+    let _ = client.set_read_timeout(patience);
+    let _ = client.set_write_timeout(patience);
+    let _ = client.read(&mut [0; 4096]);
+    let _ = client.write_all(&reply);
 }
 
 /// The listening socket systemd passed, sd_listen_fds(3).

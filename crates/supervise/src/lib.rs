@@ -26,6 +26,7 @@ pub mod life;
 pub mod logs;
 pub mod memory;
 mod monitor;
+mod network;
 pub mod policy;
 pub mod prepare;
 mod runtime;

@@ -219,6 +219,7 @@ impl Life {
                 self.alive = vec![Role::Link, Role::Vmm];
                 self.alive
                     .extend((0..self.terms.guest.shares.len()).map(|n| Role::Share(n as u16)));
+                self.alive.extend(self.terms.guest.network.as_ref().map(|_| Role::Network));
                 self.port_closed = false;
                 self.guest_reset = None;
                 let deadline = now + self.terms.boot_deadline;
@@ -464,9 +465,9 @@ impl Life {
             State::Over(_) => {}
             State::Stopping { deadline, killed, .. } => {
                 // One process is gone: the others have no reason to stay. What the guest has on
-                // volumes needs no share to get there.
-                let share = matches!(role, Role::Share(_));
-                if !*killed && !share && !self.alive.is_empty() {
+                // volumes needs neither shares nor a network to get there.
+                let spare = matches!(role, Role::Share(_) | Role::Network);
+                if !*killed && !spare && !self.alive.is_empty() {
                     *killed = true;
                     *deadline = now + EXIT_DEADLINE;
                     self.effects.push(Effect::Kill);
@@ -481,6 +482,7 @@ impl Life {
             }
             _ => match role {
                 Role::Share(index) => self.share_exited(index, how, now),
+                Role::Network => self.end_without(format!("{} {how}", role.describe()), now),
                 _ => self.fail(format!("{} {how}", role.describe()), now),
             },
         }

@@ -21,6 +21,7 @@ use casemate_host::rundir;
 use casemate_image::{Debian, Image, ImageName, Nixos, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
+use casemate_plan::network::LinkParts;
 use casemate_plan::{ImageParts, Instance, Plan, Refusal, Request};
 use sha2::{Digest as _, Sha256};
 
@@ -344,6 +345,10 @@ impl World {
             ..Sources::current(&self.places)
         });
         programs::check(&facts.programs)?;
+        if compartment.host_networking {
+            programs::check_network(&facts.programs)?;
+        }
+        let link = self.link(compartment, purpose)?;
         let store = match purpose {
             Purpose::Print => Store::at(self.places.data()?),
             Purpose::Start => self.store()?,
@@ -411,6 +416,8 @@ impl World {
             instance,
             image: parts,
             image_name: image_name.to_string(),
+            network: &self.settings().network,
+            link,
             run_directory: self.run_directory(&target.name()),
             log_directory: log_directory.clone(),
         };
@@ -438,6 +445,23 @@ impl World {
             users: users.collect(),
             facts,
         })
+    }
+
+    /// Number and Ethernet address of a compartment's link, if it has one.
+    fn link(
+        &self,
+        compartment: &Compartment,
+        purpose: Purpose,
+    ) -> Result<Option<LinkParts>, PrepareError> {
+        if !compartment.host_networking {
+            return Ok(None);
+        }
+        let ids = match purpose {
+            Purpose::Print => self.ids_to_be()?,
+            Purpose::Start => self.ids()?,
+        };
+        let assigned = ids.compartments[&compartment.name];
+        Ok(Some(LinkParts { id: assigned.id, mac: assigned.mac }))
     }
 
     fn instance(

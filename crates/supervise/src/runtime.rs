@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use casemate_host::linux::LinuxHost;
 use casemate_image::Image;
@@ -30,9 +30,11 @@ use crate::audit::{self, Audit};
 use crate::broker;
 use crate::control::{Failure, Request, Status};
 use crate::crew::{Crew, Ends};
+use crate::keeper;
 use crate::life::{Effect, Event, Life, Outcome, RequestId, Terms};
 use crate::memory::{OpenMemory, Place};
 use crate::monitor;
+use crate::network;
 use crate::prepare;
 use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
@@ -46,6 +48,9 @@ const ORDER_LIMIT: usize = 4096;
 
 /// Turns of the event loop that connections get for the last answers.
 const LAST_TURNS: usize = 32;
+
+/// How long the first client may take to come, when there is nothing but bad news for it.
+const FIRST_CLIENT: Duration = Duration::from_secs(1);
 
 /// Lines of the console told with a failure.
 const CONSOLE_LINES: usize = 4;
@@ -103,6 +108,10 @@ struct Runtime<'h> {
     /// The image was checked for this launch and is as it was built.
     image_is_good: bool,
     kvm_never_worked: bool,
+    /// Where questions about the network go, if there is one.
+    network: Option<network::Questions>,
+    /// Why the processes of the last launch could not be started.
+    not_launched: Option<String>,
     /// The node of QEMU that each volume's disk writes to.
     nodes: Vec<String>,
     /// Layers made for this VMM so far, by which their nodes are numbered.
@@ -154,6 +163,8 @@ pub(crate) async fn run<'h>(
         checks_begun: 0,
         image_is_good: false,
         kvm_never_worked: false,
+        network: None,
+        not_launched: None,
         nodes: Vec::new(),
         layers_made: 0,
         shot: None,
@@ -189,6 +200,11 @@ pub(crate) async fn run<'h>(
             _ = interrupt.recv() => runtime.tell(Event::Terminate),
         }
     }
+    if runtime.launches == 1
+        && let Some(reason) = runtime.not_launched.take()
+    {
+        refuse_first(&listener, reason).await;
+    }
     // Let the connections pass the last answers on.
     runtime.requests.clear();
     drop(listener);
@@ -221,6 +237,17 @@ fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
 
 fn allowed(stream: &UnixStream, own: u32, users: &[u32]) -> bool {
     stream.peer_cred().is_ok_and(|peer| serve::may_use(peer.uid(), own, users))
+}
+
+/// Whoever started this supervisor asks it a moment later, and a start that failed at once is over
+/// by then: he is told all the same.
+async fn refuse_first(listener: &UnixListener, reason: String) {
+    let Ok(Ok((client, _))) = tokio::time::timeout(FIRST_CLIENT, listener.accept()).await else {
+        return;
+    };
+    if let Ok(client) = client.into_std() {
+        keeper::refuse(client, &Failure::Ended { reason, hint: None });
+    }
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -286,7 +313,8 @@ impl Runtime<'_> {
                 .map_err(|error| crate::chain(&error))
         });
         match result {
-            Ok(Ends { orders, monitor, memory }) => {
+            Ok(Ends { orders, monitor, memory, network }) => {
+                self.network = network.map(|end| network::serve(end, &self.assignment.plan));
                 self.orders = Some(orders);
                 self.waiting_orders.clear();
                 let (commands, receiver) = mpsc::unbounded_channel();
@@ -302,6 +330,7 @@ impl Runtime<'_> {
                 }
             }
             Err(reason) => {
+                self.not_launched = Some(reason.clone());
                 let effects = self.life.could_not_launch(reason, Instant::now());
                 self.carry_out(effects);
             }
@@ -366,6 +395,9 @@ impl Runtime<'_> {
                 tracing::trace!(id, "status");
                 // The client may have gone; nothing is lost then.
                 let _ = answers.send(Answer::Status(Box::new(self.status())));
+            }
+            Incoming::Request { request: Request::Network, answers, .. } => {
+                network::ask(self.network.as_ref(), answers);
             }
             Incoming::Request { id, request, descriptor, answers } => {
                 self.requests.insert(id, (descriptor, answers));
@@ -533,6 +565,7 @@ impl Runtime<'_> {
         self.settle_volumes();
         self.orders = None;
         self.commands = None;
+        self.network = None;
         self.waiting_orders.clear();
     }
 

@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use zlink::tokio::unix::Stream;
 use zlink::{Call, Connection, Reply};
 
-use crate::control::{DESCRIPTION, Failure, INTERFACE, Message, Progress, Request, Status};
+use crate::control::{
+    DESCRIPTION, Failure, INTERFACE, Message, Network, Progress, Request, Status,
+};
 use crate::life::RequestId;
 
 /// From a connection to the runtime.
@@ -39,6 +41,8 @@ pub(crate) enum Answer {
     Done(Result<Progress, Failure>),
     /// The last answer to `Status`.
     Status(Box<Status>),
+    /// The last answer to `Network`.
+    Network(Box<Network>),
 }
 
 /// Numbers the requests of all connections.
@@ -139,6 +143,9 @@ pub(crate) async fn serve(
                 }
                 Some(Answer::Done(Err(failure))) => {
                     (write.send_error(&failure.to_reply(), vec![]).await, true)
+                }
+                Some(Answer::Network(network)) => {
+                    (write.send_reply(&Reply::new(Some(*network)), vec![]).await, true)
                 }
                 Some(Answer::Status(status)) => {
                     (write.send_reply(&Reply::new(Some(*status)), vec![]).await, true)

@@ -26,9 +26,9 @@ pub mod text;
 pub use credit::{CreditError, Receiver, Sender};
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, Kind, encode_header, push_frame};
 pub use message::{
-    Boot, ExitStatus, FromGuest, FromHost, Init, Key, MessageError, OpenSession, Restrictions,
-    RootDisk, Service, ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret,
-    decode, encode,
+    Boot, ExitStatus, FromGuest, FromHost, Init, Interface, Key, MessageError, OpenSession,
+    Restrictions, RootDisk, Service, ShareMount, TerminalSize, User, Verity, VolumeMount,
+    WriteFile, WriteSecret, decode, encode,
 };
 
 /// Version of the protocol. The two ends talk only when theirs are equal: the agent always comes

@@ -4,6 +4,8 @@
 //! carried in one or more frames. Decoding allocates at most what the bytes that really arrived
 //! can fill, and those are bounded by [`MAX_MESSAGE`].
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::frame::{Frame, Kind, push_frame};
@@ -184,6 +186,25 @@ pub struct Boot {
     pub restrictions: Restrictions,
     /// Folders of the host to mount, in this order.
     pub shares: Vec<ShareMount>,
+    /// The guest's only network interface; none when it is offline.
+    pub network: Option<Interface>,
+}
+
+/// A network interface and its addresses, which are all the guest gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Ethernet address, by which it is found.
+    pub mac: [u8; 6],
+    /// Its address, of a /31 (RFC 3021).
+    pub address: Ipv4Addr,
+    /// The other address of the /31.
+    pub gateway: Ipv4Addr,
+    /// Address and gateway of a /127; without, the interface has no IPv6 at all.
+    pub v6: Option<(Ipv6Addr, Ipv6Addr)>,
+    /// For `/etc/resolv.conf`.
+    pub name_servers: Vec<IpAddr>,
+    /// Bytes of the longest packet.
+    pub mtu: u16,
 }
 
 /// Privileges that no program of the guest has, nor can get back.

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use casemate_wire::{
-    Boot, ExitStatus, FromGuest, FromHost, Init, Key, Kind, OpenSession, Restrictions, RootDisk,
-    Service, ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret, decode,
-    encode, preamble, push_frame,
+    Boot, ExitStatus, FromGuest, FromHost, Init, Interface, Key, Kind, OpenSession, Restrictions,
+    RootDisk, Service, ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret,
+    decode, encode, preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -95,6 +95,14 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
             mount_point: "/srv/data".into(),
             read_only: true,
         }],
+        network: Some(Interface {
+            mac: [2, 0, 0, 0x12, 0x34, 0x56],
+            address: [172, 16, 200, 7].into(),
+            gateway: [172, 16, 200, 6].into(),
+            v6: None,
+            name_servers: vec![[169, 254, 1, 1].into()],
+            mtu: 1500,
+        }),
     };
     let session = OpenSession {
         argv: vec![b"ls".to_vec(), vec![0xff]],

@@ -40,7 +40,7 @@ const fn need(
 }
 
 /// Needed to build images and run compartments.
-pub(crate) const RUN: [Need; 10] = [
+pub(crate) const RUN: [Need; 12] = [
     need(QEMU.0, QEMU.1, QEMU.2, "runs the virtual machines"),
     need(
         "mmdebstrap",
@@ -75,6 +75,8 @@ pub(crate) const RUN: [Need; 10] = [
         "ends an image build's programs with it",
     ),
     need("timeout", "coreutils", ["coreutils", "coreutils"], "likewise"),
+    need("pasta", "passt", ["passt", "passt"], "joins a compartment's network to the host's"),
+    need("nft", "nftables", ["nftables", "nftables"], "is a networked compartment's firewall"),
     need(
         STATIC_LIBC,
         "libc6-dev",
@@ -84,7 +86,7 @@ pub(crate) const RUN: [Need; 10] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 12] = [
+pub(crate) const TEST: [Need; 13] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -99,6 +101,7 @@ pub(crate) const TEST: [Need; 12] = [
         "becomes the ordinary user of the tests",
     ),
     need("useradd", "passwd", ["shadow-utils", "shadow"], "makes that user"),
+    need("ip", "iproute2", ["iproute", "iproute2"], "makes networks for the tests of networks"),
     need("cryptsetup", "cryptsetup-bin", ["cryptsetup", "cryptsetup"], "makes headers of volumes"),
     need("qemu-io", "qemu-utils", ["qemu-img", "qemu"], "writes to volumes as a guest would"),
     need("age", "age", ["age", "age"], "encrypts keys of volumes"),

@@ -7,6 +7,7 @@
 //! set_up       randomness, clock                       from here on as `Boot` asks
 //!   root       disk ▶ dm-verity ▶ read-only mount ▶ overlay ▶ switch root
 //!   mounts     /proc, /dev/pts, /run, … , cgroup2
+//!   network    its interface, the name server
 //!   volumes    disk ▶ dm-crypt ▶ file system
 //!   identity   names, sysctls, time zone
 //!   users      accounts and homes
@@ -23,6 +24,7 @@ pub(crate) mod identity;
 mod mapper;
 pub(crate) mod modules;
 pub(crate) mod mounts;
+mod network;
 mod random;
 mod root;
 mod secrets;
@@ -178,6 +180,10 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
         }
     }
     volumes::give(&fresh, &boot.default_user)?;
+    if let Some(interface) = &boot.network {
+        network::set_up(interface)?;
+        network::write_resolv_conf(&interface.name_servers, log)?;
+    }
     shares::mount_all(&boot.shares)?;
     files::write(&boot.files)?;
     secrets::write(&boot.secrets, boot.init)?;

@@ -268,5 +268,6 @@ pub fn boot_message() -> Boot {
         secrets: vec![],
         restrictions: Default::default(),
         shares: vec![],
+        network: None,
     }
 }

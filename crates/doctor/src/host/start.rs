@@ -1,5 +1,7 @@
 //! What a start needs.
 
+use std::net::IpAddr;
+
 use casemate_plan::facts::KvmFacts;
 use casemate_plan::hardening::Severity::{Error, Note, Warning};
 
@@ -113,6 +115,27 @@ pub(super) const CHECKS: &[Check] = &[
         run: |machine| super::none_of(&machine.missing_allocators),
     },
     Check {
+        id: "network",
+        severity: Warning,
+        title: "links to the host without root",
+        why: "compartments with `host-networking` reach the outside by pasta, through a firewall of \
+              nft on a TAP device",
+        mend: "install the packages passt and nftables; load the kernel module tun and let \
+               everybody open /dev/net/tun",
+        run: network,
+    },
+    Check {
+        id: "resolver",
+        severity: Note,
+        title: "a name server for compartments",
+        why: "compartments ask the host's first IPv4 name server, through pasta",
+        mend: "name one in /etc/resolv.conf before a compartment is started",
+        run: |machine| match machine.facts.network.resolvers.iter().any(IpAddr::is_ipv4) {
+            true => Outcome::Good,
+            false => Outcome::Found("/etc/resolv.conf names no IPv4 name server".into()),
+        },
+    },
+    Check {
         id: "space",
         severity: Warning,
         title: "room for images and volumes",
@@ -136,6 +159,16 @@ fn subordinate_ids(machine: &Machine) -> Outcome {
     }
     let user = &caller.name;
     Outcome::Found(format!("`{user}` has no range of {IDS} ids in {}", lacking.join(" and ")))
+}
+
+fn network(machine: &Machine) -> Outcome {
+    let facts = &machine.facts.network;
+    let missing = [(&facts.pasta, "pasta"), (&facts.nft, "nft")];
+    let missing = missing.iter().filter(|(found, _)| found.is_none());
+    let mut lacking: Vec<String> =
+        missing.map(|(_, name)| format!("{name} is not installed")).collect();
+    lacking.extend(facts.tun.as_ref().err().cloned());
+    super::none_of(&lacking)
 }
 
 fn space(machine: &Machine) -> Outcome {

@@ -108,6 +108,7 @@ impl Fixture {
                     file_size: 1 << 20,
                     processes: 32,
                 },
+                reach: casemate_plan::jail::Reach::Nothing,
             },
         }
     }

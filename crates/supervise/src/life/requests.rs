@@ -17,7 +17,7 @@ impl Life {
     pub(super) fn request(&mut self, id: RequestId, request: Request, now: Instant) {
         match request {
             // The runtime answers it, it knows the process ids.
-            Request::Status => {}
+            Request::Status | Request::Network => {}
             Request::Start => match &self.state {
                 State::Running | State::Paused => self.reply_ready(id, None),
                 State::Preparing | State::Booting { .. } | State::Waiting { .. } => {

@@ -46,7 +46,12 @@ impl Life {
     /// A share is gone, and whatever uses it in the guest waits for it for good. The rest is told
     /// to end in order, so that what it has on volumes gets there.
     fn share_ended(&mut self, index: u16, how: &str, now: Instant) {
-        let reason = self.share_reason(index, how);
+        self.end_without(self.share_reason(index, how), now);
+    }
+
+    /// Ends the compartment in order, for this reason: something is gone that its guest counts on,
+    /// but not to shut down.
+    pub(super) fn end_without(&mut self, reason: String, now: Instant) {
         self.log(true, reason.clone());
         match &self.state {
             State::Running | State::Paused => {

@@ -38,6 +38,7 @@ fn terms() -> Terms {
             secrets: vec![],
             restrictions: Default::default(),
             shares: vec![],
+            network: None,
         },
         boot_deadline: Duration::from_secs(60),
         stop_deadline: Duration::from_secs(10),
@@ -288,6 +289,32 @@ fn a_killed_vmm_fails_its_sessions_with_the_reason() {
     effects = stage.tell(Event::Report(Report::PortClosed));
     let Some(Failure::Ended { reason, .. }) = failure(&effects, 1) else { panic!("{effects:?}") };
     assert_eq!(reason, "the virtual machine monitor was ended by signal 9");
+}
+
+#[test]
+fn a_guest_whose_network_is_gone_ends_in_order() {
+    let mut terms = terms();
+    terms.guest.network = Some(casemate_wire::Interface {
+        mac: [2, 0, 0, 0, 0, 1],
+        address: [172, 16, 200, 7].into(),
+        gateway: [172, 16, 200, 6].into(),
+        v6: None,
+        name_servers: vec![],
+        mtu: 1500,
+    });
+    let mut stage = Stage::running(terms.clone());
+    stage.run(1);
+    let effects = stage.tell(Event::Exited(Role::Network, "ended with code 1".into()));
+    let Some(Failure::Ended { reason, .. }) = failure(&effects, 1) else { panic!("{effects:?}") };
+    assert_eq!(reason, "the keeper of the network ended with code 1");
+    assert!(!kills(&effects), "volumes are written first");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Order(Order::Shutdown, None))));
+
+    // While the guest shuts down anyway, it needs none.
+    let mut stage = Stage::running(terms);
+    stage.tell(Event::Terminate);
+    let effects = stage.tell(Event::Exited(Role::Network, "ended with code 1".into()));
+    assert!(!kills(&effects), "{effects:?}");
 }
 
 /// Two shares, of which the second is called `kept`.
