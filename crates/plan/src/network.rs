@@ -293,6 +293,8 @@ fn names(rules: &[FirewallRule]) -> Vec<Name> {
 fn pasta_arguments(settings: &NetworkSettings, v6: bool) -> Vec<String> {
     let mut words: Vec<String> = [
         "--foreground",
+        // The log of processes is for what goes wrong.
+        "--quiet",
         "--config-net",
         // The guest's gateway is the namespace, and never the host's loopback interface.
         "--no-map-gw",
