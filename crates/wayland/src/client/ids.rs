@@ -146,7 +146,8 @@ impl Ids {
         Ok(id)
     }
 
-    /// Gives a client's object one at the compositor.
+    /// Gives a client's object one at the compositor. Compositors want ids in the order in which
+    /// they were taken, so the request that makes it comes before any other is taken.
     pub(crate) fn raise(&mut self, id: u32) -> Result<u32, Fault> {
         let object = self.objects.get(&id).copied();
         let object = object.ok_or(Fault::Bug("an object without a place is raised"))?;

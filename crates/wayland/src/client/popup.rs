@@ -29,9 +29,9 @@ pub(crate) fn create(client: &mut Client, mut call: Call) -> Result<(), Fault> {
         return Err(Fault::protocol(call.object, "a popup has no parent"));
     };
     client.ids.add(id, Interface::XdgPopup, call.version)?;
+    let positioner = client.make_positioner(positioner, edges)?;
     let new = client.ids.raise(id)?;
     let (up, parent_up) = (client.ids.up(call.object)?, client.ids.up(parent)?);
-    let positioner = client.make_positioner(positioner, edges)?;
     let arguments = vec![Arg::New(new), Arg::Object(parent_up), Arg::Object(positioner)];
     client.request(up, Interface::XdgSurface, "get_popup", arguments)?;
     client.end_positioner(positioner)?;

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod desktop;
 pub mod picture;
+pub mod pointer;
 pub mod window;
 
 use std::time::{Duration, Instant};
