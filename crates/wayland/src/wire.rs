@@ -76,7 +76,7 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, WireError> {
     let Some((object, rest)) = word(bytes) else { return Ok(None) };
     let Some((second, _)) = word(rest) else { return Ok(None) };
     let length = (second >> 16) as usize;
-    if !(HEADER..=limits::MESSAGE).contains(&length) || length % 4 != 0 {
+    if !(HEADER..=limits::MESSAGE).contains(&length) || !length.is_multiple_of(4) {
         return Err(WireError::Length(length));
     }
     Ok(Some(Header { object, opcode: (second & 0xffff) as u16, length }))

@@ -12,6 +12,7 @@ mod emit;
 mod forward;
 mod frame;
 mod ids;
+pub(crate) mod keyboard;
 mod layout;
 mod own;
 pub(crate) mod popup;
@@ -68,6 +69,8 @@ pub struct Client {
     pub(crate) xdg: BTreeMap<u32, shell::XdgSurface>,
     pub(crate) toplevels: BTreeMap<u32, toplevel::Toplevel>,
     pub(crate) popups: BTreeMap<u32, popup::Popup>,
+    /// Whether each has the focus.
+    pub(crate) keyboards: BTreeMap<u32, bool>,
     pub(crate) pointers: BTreeMap<u32, seat::Pointer>,
     pub(crate) touches: BTreeMap<u32, BTreeMap<i32, seat::Place>>,
     pub(crate) text_inputs: BTreeMap<u32, u32>,
@@ -168,6 +171,7 @@ impl Client {
             xdg: BTreeMap::new(),
             toplevels: BTreeMap::new(),
             popups: BTreeMap::new(),
+            keyboards: BTreeMap::new(),
             pointers: BTreeMap::new(),
             touches: BTreeMap::new(),
             text_inputs: BTreeMap::new(),

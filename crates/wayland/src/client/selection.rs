@@ -1,5 +1,5 @@
-//! Clipboard and primary selection, which live here and never reach the compositor: every client of
-//! the compartment hears of them, and data flows from client to client through their own pipe.
+//! Clipboard and primary selection, which live here and never reach the compositor: the client
+//! of the compartment that has the focus hears of them, and data flows from client to client through their own pipe.
 
 use std::rc::Rc;
 
@@ -109,7 +109,7 @@ pub(crate) fn get_device(client: &mut Client, mut call: Call) -> Result<(), Faul
         Which::Primary => None,
     };
     client.devices.insert(id, Device { which, up, version: call.version, late: false });
-    client.announce_to(id)
+    if client.has_focus() { client.announce_to(id) } else { Ok(()) }
 }
 
 /// `wl_data_device.release` and its like.
@@ -190,11 +190,14 @@ impl Client {
         Ok(source.types.clone())
     }
 
-    /// Tells all devices of a selection.
+    /// Tells all devices of a selection, if the client has the focus; else it is told with it.
     ///
     /// # Errors
     /// The client has to go.
     pub fn announce(&mut self, which: Which) -> Result<(), Fault> {
+        if !self.has_focus() {
+            return Ok(());
+        }
         let devices: Vec<u32> =
             self.devices.iter().filter(|(_, it)| it.which == which).map(|(id, _)| *id).collect();
         devices.into_iter().try_for_each(|device| self.announce_to(device))?;

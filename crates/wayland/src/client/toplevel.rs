@@ -22,7 +22,7 @@ mod state {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Toplevel {
     pub(crate) xdg: u32,
-    activated: bool,
+    pub(crate) activated: bool,
 }
 
 /// `xdg_surface.get_toplevel`.
@@ -128,10 +128,14 @@ pub(crate) fn unset_fullscreen(client: &mut Client, call: Call) -> Result<(), Fa
 pub(crate) fn configure(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let size = frame::WINDOW.within((call.int()?, call.int()?));
     let mut states = words(&call.array()?);
-    let Some(toplevel) = client.toplevels.get_mut(&call.object) else { return Ok(()) };
-    let xdg = toplevel.xdg;
-    toplevel.activated = states.contains(&state::ACTIVATED);
+    let Some(xdg) = client.toplevels.get(&call.object).map(|it| it.xdg) else { return Ok(()) };
+    let activated = states.contains(&state::ACTIVATED);
+    let before = client.has_focus();
+    if let Some(toplevel) = client.toplevels.get_mut(&call.object) {
+        toplevel.activated = activated;
+    }
     client.tell_focus();
+    client.announce_focus(before)?;
     let decided = |it: &u32| {
         matches!(*it, state::MAXIMIZED | state::FULLSCREEN)
             || (state::TILED_LEFT..=state::TILED_BOTTOM).contains(it)

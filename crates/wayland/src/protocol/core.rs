@@ -8,7 +8,7 @@ use super::Kind::*;
 use super::Rule::*;
 use super::{Definition, last, message};
 use crate::client::{
-    cursor, display, drag, region, registry, seat, selection, shm, subsurface, surface,
+    cursor, display, drag, keyboard, region, registry, seat, selection, shm, subsurface, surface,
 };
 
 /// `wl_display`.
@@ -211,7 +211,7 @@ pub(super) static SEAT: Definition = Definition {
     version: 8,
     requests: &[
         message("get_pointer", 1, &[New(Pointer)], Handle(seat::get_pointer)),
-        message("get_keyboard", 1, &[New(Keyboard)], Forward),
+        message("get_keyboard", 1, &[New(Keyboard)], Handle(keyboard::create)),
         message("get_touch", 1, &[New(Touch)], Forward),
         last("release", 5, &[], Forward),
     ],
@@ -249,11 +249,11 @@ pub(super) static POINTER: Definition = Definition {
 pub(super) static KEYBOARD: Definition = Definition {
     name: "wl_keyboard",
     version: 8,
-    requests: &[last("release", 3, &[], Forward)],
+    requests: &[last("release", 3, &[], Handle(keyboard::release))],
     events: &[
         message("keymap", 1, &[Uint, Fd, Uint], Forward),
-        message("enter", 1, &[Uint, Object(Surface), Array], Forward),
-        message("leave", 1, &[Uint, Object(Surface)], Forward),
+        message("enter", 1, &[Uint, Object(Surface), Array], Handle(keyboard::enter)),
+        message("leave", 1, &[Uint, Object(Surface)], Handle(keyboard::leave)),
         message("key", 1, &[Uint, Uint, Uint, Uint], Forward),
         message("modifiers", 1, &[Uint, Uint, Uint, Uint, Uint], Forward),
         message("repeat_info", 4, &[Int, Int], Forward),

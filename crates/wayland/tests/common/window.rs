@@ -10,6 +10,8 @@ pub const BLUE: (u32, [u8; 3]) = (0xff00_00c8, [0, 0, 200]);
 pub const PINK: (u32, [u8; 3]) = (0xffff_00ff, [255, 0, 255]);
 pub const WHITE: (u32, [u8; 3]) = (0xffff_ffff, [255, 255, 255]);
 
+pub const GREEN: (u32, [u8; 3]) = (0xff00_ff00, [0, 255, 0]);
+
 /// The border of test proxies.
 pub const BORDER: [u8; 3] = [0xcc, 0x22, 0x22];
 
