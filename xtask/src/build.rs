@@ -1,7 +1,7 @@
 //! `cargo xtask build`: every program into `target/release`.
 //!
-//! Three of them are linked statically: the agent, because the guest's initrd has no libraries;
-//! the jail and the link process, so that they need no file in the jails they run in. A target has
+//! Four of them are linked statically: the agent, because the guest's initrd has no libraries; the
+//! jail, the link process and the Wayland proxy, so that they need no file in the jails they run in. A target has
 //! to be named for that, else the flags would apply to procedural macros too, which cannot be
 //! static.
 
@@ -13,10 +13,11 @@ use crate::allocator;
 use crate::process::{cargo, run, workspace};
 
 /// Packages whose program is static, and the program.
-const STATIC: [(&str, &str); 3] = [
+const STATIC: [(&str, &str); 4] = [
     ("casemate-agent", "casemate-agent"),
     ("casemate-jail", "casemate-jail"),
     ("casemate-link", "casemate-link"),
+    ("casemate-wayland", "casemate-wayland"),
 ];
 
 /// Packages whose programs are linked as usual.

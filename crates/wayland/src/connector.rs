@@ -157,7 +157,7 @@ mod tests {
         let place = path.clone();
         let other = std::thread::spawn(move || answer(theirs, &place));
         let mut connector = Connector::new(ours);
-        let mut wait = |connector: &mut Connector| loop {
+        let wait = |connector: &mut Connector| loop {
             if let Some(answer) = connector.answer().expect("an answer") {
                 break answer;
             }

@@ -55,8 +55,8 @@ struct Slot {
 enum State {
     /// It waits for its connection to the compositor.
     Waiting(OwnedFd),
-    /// It is served. Requests of it may wait for their turn.
-    Served { client: Box<Client>, more: bool },
+    /// It is served.
+    Served(Box<Client>),
 }
 
 /// What a descriptor in the list of poll belongs to.
@@ -112,14 +112,7 @@ impl Server {
         }
         let keys: Vec<u64> = self.clients.keys().copied().collect();
         for &key in &keys {
-            if let Some(Slot { state: State::Served { client, more }, .. }) =
-                self.clients.get_mut(&key)
-            {
-                match client.handle_requests() {
-                    Ok(left) => *more = left,
-                    Err(fault) => self.end(key, &fault),
-                }
-            }
+            self.attempt(key, |client| client.handle_requests().map(|_| ()));
         }
         self.effects();
         for key in keys {
@@ -146,12 +139,13 @@ impl Server {
         fds.push(PollFd::new(&self.connector, PollFlags::IN));
         let mut waiting = false;
         for (key, slot) in &self.clients {
-            let State::Served { client, more } = &slot.state else {
+            let State::Served(client) = &slot.state else {
                 waiting = true;
                 continue;
             };
             waiting |= !client.is_ready();
-            now |= *more;
+            // Requests that were read wait for their turn, and no descriptor tells of them.
+            now |= client.has_requests();
             let out = |endpoint: &crate::socket::Endpoint| match endpoint.waiting() {
                 0 => PollFlags::empty(),
                 _ => PollFlags::OUT,
@@ -213,7 +207,7 @@ impl Server {
                 .and_then(|down| Client::new(key, settings, self.compartment.clone(), down, up));
             match client {
                 Ok(client) => {
-                    slot.state = State::Served { client: Box::new(client), more: false };
+                    slot.state = State::Served(Box::new(client));
                 }
                 Err(fault) => self.end(key, &fault),
             }
@@ -224,7 +218,7 @@ impl Server {
     /// Does something with a client, and ends it when that fails.
     fn attempt(&mut self, key: u64, act: impl FnOnce(&mut Client) -> Result<(), Fault>) {
         let Some(slot) = self.clients.get_mut(&key) else { return };
-        let State::Served { client, .. } = &mut slot.state else { return };
+        let State::Served(client) = &mut slot.state else { return };
         if let Err(fault) = act(client) {
             self.end(key, &fault);
         }
@@ -233,7 +227,7 @@ impl Server {
     /// Disconnects a client. The log has a line of it, unless it left by itself.
     fn end(&mut self, key: u64, fault: &Fault) {
         let Some(mut slot) = self.clients.remove(&key) else { return };
-        if let State::Served { client, .. } = &mut slot.state {
+        if let State::Served(client) = &mut slot.state {
             client.say(fault);
         }
         self.compartment.borrow_mut().forget_client(key);
@@ -269,8 +263,7 @@ impl Server {
 
     /// Deadlines, and what only the sum of all clients shows.
     fn police(&mut self) {
-        let begun =
-            |slot: &Slot| matches!(&slot.state, State::Served { client, .. } if client.is_ready());
+        let begun = |slot: &Slot| matches!(&slot.state, State::Served(client) if client.is_ready());
         let late = Duration::from_millis(limits::READY);
         let silent: Vec<u64> = self
             .clients
@@ -282,7 +275,7 @@ impl Server {
             self.end(key, &Fault::Upstream("it does not answer".into()));
         }
         let counts = self.clients.iter().map(|(key, slot)| match &slot.state {
-            State::Served { client, .. } => (client.objects(), *key),
+            State::Served(client) => (client.objects(), *key),
             State::Waiting(_) => (0, *key),
         });
         let counts: Vec<(usize, u64)> = counts.collect();

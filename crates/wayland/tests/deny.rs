@@ -442,14 +442,18 @@ fn floods_of_requests_do_not_grow_the_proxy_nor_stop_others() {
                 let mut client = Client::connect(&path);
                 let bound = Bound::new(&mut client);
                 let window = Window::show(&mut client, bound, (50, 50), PINK.0);
-                (client, window.surface, window.toplevel)
+                let text = client.bind(Interface::TextInputManager);
+                let seat = vec![Arg::Object(bound.seat)];
+                let text = client.make(text, "get_text_input", Interface::TextInput, seat);
+                (client, window.surface, text)
             })
             .collect();
         for _ in 0..40 {
-            for (client, surface, toplevel) in &mut clients {
+            for (client, surface, text) in &mut clients {
                 for number in 0..500 {
-                    let title = format!("{number} {}", "x".repeat(500));
-                    client.say(*toplevel, "set_title", vec![Arg::String(Some(title))]);
+                    // Long, and no work for the compositor.
+                    let words = vec![Arg::String(Some("x".repeat(500))), Arg::Int(0), Arg::Int(0)];
+                    client.say(*text, "set_surrounding_text", words);
                     let damage = [number, 0, 1, 1].map(Arg::Int).into();
                     client.say(*surface, "damage", damage);
                     client.say(*surface, "commit", vec![]);

@@ -194,6 +194,12 @@ impl Client {
         self.own.ready && self.up.waiting() < limits::UP_PAUSE
     }
 
+    /// Whether a request that was read can be handled.
+    pub fn has_requests(&self) -> bool {
+        // What is no message is found out by handling it.
+        self.wants_input() && !matches!(self.down.next(), Ok(None))
+    }
+
     /// Handles requests that were read, some at a time. True when more are waiting.
     ///
     /// # Errors
