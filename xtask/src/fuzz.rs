@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::process::{cargo, run, workspace};
 
 /// Every target in `fuzz/fuzz_targets`.
-pub(crate) const TARGETS: [&str; 5] = ["wire", "config", "archive", "doctor", "policy"];
+pub(crate) const TARGETS: [&str; 6] = ["wire", "config", "archive", "doctor", "policy", "wayland"];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args, Debug)]

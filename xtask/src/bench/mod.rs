@@ -15,6 +15,7 @@ mod size;
 mod start;
 mod storage;
 mod table;
+mod windows;
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ pub(crate) enum Bench {
     Run(Arguments),
     /// Images and volumes: builds, sizes, reads, snapshots, refusals.
     Image(image::Arguments),
+    /// Windows: what the proxy costs, beside the bare compositor and waypipe.
+    Windows(windows::Arguments),
 }
 
 /// Options of `cargo xtask bench run`.
@@ -69,6 +72,10 @@ struct Bed {
 
 /// Measures.
 pub(crate) fn bench(what: &Bench) -> Result<()> {
+    if let Bench::Windows(arguments) = what {
+        // It needs no compartment.
+        return windows::windows(arguments);
+    }
     let begin = Instant::now();
     build()?;
     processes::adopt()?;
@@ -92,6 +99,7 @@ pub(crate) fn bench(what: &Bench) -> Result<()> {
     let (name, measured) = match what {
         Bench::Run(arguments) => ("run", measure(&mut bed, arguments)),
         Bench::Image(arguments) => ("image", measure_images(&mut bed, arguments)),
+        Bench::Windows(_) => ("windows", Ok(())),
     };
     // Whatever happened, nothing shall go on running.
     bed.casemate.end_all()?;

@@ -313,6 +313,23 @@ impl Client {
 }
 
 impl Client {
+    /// Reads, handles and sends what there is, without waiting: what a server does in parts, for
+    /// whoever has one client only.
+    ///
+    /// # Errors
+    /// The client has to go.
+    pub fn turn(&mut self) -> Result<(), Fault> {
+        self.up.read()?;
+        self.handle_events()?;
+        if self.wants_input() {
+            self.down.read()?;
+        }
+        self.handle_requests()?;
+        self.up.flush()?;
+        self.down.flush()?;
+        Ok(())
+    }
+
     /// Live objects of this client.
     pub fn objects(&self) -> usize {
         self.ids.count()

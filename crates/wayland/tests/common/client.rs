@@ -50,12 +50,13 @@ pub struct Client {
     pub endpoint: Endpoint,
     /// A second descriptor of the same socket, for bytes that are no messages.
     pub raw: OwnedFd,
-    objects: HashMap<u32, Interface>,
+    pub objects: HashMap<u32, Interface>,
     next: u32,
     pub registry: u32,
     /// Name, interface, version.
     pub globals: Vec<(u32, String, u32)>,
     pub events: Vec<Event>,
+    heard: u64,
 }
 
 impl Client {
@@ -70,16 +71,20 @@ impl Client {
 
     /// Connects and says nothing.
     pub fn silent(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).expect("connected");
-        let raw = stream.try_clone().expect("duplicated").into();
+        Self::of(UnixStream::connect(path).expect("connected").into())
+    }
+
+    /// On a socket that is connected.
+    pub fn of(socket: OwnedFd) -> Self {
         Self {
-            endpoint: Endpoint::new(stream.into()),
-            raw,
+            raw: socket.try_clone().expect("duplicated"),
+            endpoint: Endpoint::new(socket),
             objects: HashMap::from([(1, Interface::Display)]),
             next: 2,
             registry: 0,
             globals: Vec::new(),
             events: Vec::new(),
+            heard: 0,
         }
     }
 
@@ -168,6 +173,19 @@ impl Client {
         let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         poll(&mut fds, Some(&timeout)).expect("waited");
         let open = self.endpoint.read().map_err(|error| error.to_string())?;
+        self.hear_all()?;
+        if open && here { Ok(()) } else { Err("closed".into()) }
+    }
+
+    /// Hears what there is without waiting. False when there was nothing.
+    pub fn listen(&mut self) -> bool {
+        let before = self.heard;
+        let _ = self.endpoint.read();
+        let _ = self.hear_all();
+        self.heard != before
+    }
+
+    fn hear_all(&mut self) -> Result<(), String> {
         while let Some(header) = self.endpoint.next().map_err(|error| error.to_string())? {
             let interface = *self.objects.get(&header.object).unwrap_or_else(|| {
                 panic!("an event of object {} that was not made", header.object)
@@ -180,9 +198,10 @@ impl Client {
                     self.objects.insert(*id, *interface);
                 }
             }
+            self.heard += 1;
             self.hear(Event { object: header.object, name: definition.name, arguments })?;
         }
-        if open && here { Ok(()) } else { Err("closed".into()) }
+        Ok(())
     }
 
     fn hear(&mut self, event: Event) -> Result<(), String> {

@@ -3,7 +3,9 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod bench;
 pub mod client;
+pub mod compositor;
 pub mod desktop;
 pub mod picture;
 pub mod pointer;
