@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use bench::Bench;
+use casemate_wayland::Fault;
 use casemate_wayland::protocol::{Interface, Kind, Message};
 use casemate_wayland::wire::Arg;
 use client::Client;
@@ -46,6 +47,10 @@ fuzz_target!(|data: &[u8]| {
             bench.client.bind_as(name, interface, version);
         }
     }
+    if words.byte() & 1 == 1 {
+        scene(&mut bench.client);
+        bench.run().expect("an honest client");
+    }
     let mut gone = BTreeSet::new();
     for _ in 0..MOST {
         if words.0.is_empty() {
@@ -66,7 +71,7 @@ fuzz_target!(|data: &[u8]| {
             1..=40 => event(&mut bench, &mut words),
             // What was said so far is handled.
             41..=60 => {
-                if bench.run().is_err() {
+                if !runs(&mut bench) {
                     return;
                 }
                 bench.client.events.clear();
@@ -74,8 +79,63 @@ fuzz_target!(|data: &[u8]| {
             _ => request(&mut bench.client, &mut gone, &mut words),
         }
     }
-    let _ = bench.run();
+    runs(&mut bench);
 });
+
+/// Handles what was said. False when the client has to go, which is never our own mistake.
+fn runs(bench: &mut Bench) -> bool {
+    let outcome = bench.run();
+    if let Err(Fault::Bug(what)) = &outcome {
+        panic!("{what}");
+    }
+    outcome.is_ok()
+}
+
+/// Something to begin with: a window with content, two subsurfaces, input and selections.
+fn scene(client: &mut Client) {
+    let of = |client: &Client, wanted: Interface| {
+        let found = client.objects.iter().find(|(_, it)| **it == wanted);
+        *found.expect("all globals are bound").0
+    };
+    let [compositor, subcompositor, shm, base, seat, manager, viewporter] = [
+        Interface::Compositor,
+        Interface::Subcompositor,
+        Interface::Shm,
+        Interface::XdgWmBase,
+        Interface::Seat,
+        Interface::DataDeviceManager,
+        Interface::Viewporter,
+    ]
+    .map(|wanted| of(client, wanted));
+    let show = |client: &mut Client, surface: u32| {
+        let buffer = client.buffer(shm, 40, 30, 0xff00_00ff);
+        let attach = vec![Arg::Object(buffer), Arg::Int(0), Arg::Int(0)];
+        client.say(surface, "attach", attach);
+        client.say(surface, "commit", vec![]);
+    };
+    let root = client.make(compositor, "create_surface", Interface::Surface, vec![]);
+    let object = vec![Arg::Object(root)];
+    let xdg = client.make(base, "get_xdg_surface", Interface::XdgSurface, object);
+    client.make(xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
+    let mut parent = root;
+    for _ in 0..2 {
+        let child = client.make(compositor, "create_surface", Interface::Surface, vec![]);
+        let objects = [child, parent].map(Arg::Object).into();
+        client.make(subcompositor, "get_subsurface", Interface::Subsurface, objects);
+        show(client, child);
+        parent = child;
+    }
+    client.make(viewporter, "get_viewport", Interface::Viewport, vec![Arg::Object(parent)]);
+    let positioner = client.make(base, "create_positioner", Interface::XdgPositioner, vec![]);
+    client.say(positioner, "set_size", vec![Arg::Int(10), Arg::Int(10)]);
+    client.say(positioner, "set_anchor_rect", [0, 0, 1, 1].map(Arg::Int).into());
+    let object = vec![Arg::Object(seat)];
+    client.make(manager, "get_data_device", Interface::DataDevice, object);
+    client.make(seat, "get_pointer", Interface::Pointer, vec![]);
+    client.make(seat, "get_keyboard", Interface::Keyboard, vec![]);
+    client.make(seat, "get_touch", Interface::Touch, vec![]);
+    show(client, root);
+}
 
 /// A request of some object of the client's, mostly with arguments of the right kind.
 fn request(client: &mut Client, gone: &mut BTreeSet<u32>, words: &mut Words<'_>) {

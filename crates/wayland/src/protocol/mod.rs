@@ -1,7 +1,7 @@
 //! What may be said: interfaces at capped versions, their messages, and what is done with each.
 //!
 //! Nothing is forwarded that is not named here. A request beyond the table, or one marked
-//! [`Rule::Refuse`], ends the client that sent it; such an event is dropped. The definitions are
+//! `Refuse`, ends the client that sent it; such an event is dropped. The definitions are
 //! compared with the published ones by a test, so a slip of the pen cannot shift an opcode.
 
 mod core;
