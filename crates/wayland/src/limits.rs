@@ -3,6 +3,8 @@
 //! What they add up to is bounded as well: 32 clients with full queues and tables stay below the
 //! 64 MiB that the process limits itself to.
 
+use std::time::Duration;
+
 /// Clients of one compartment at a time.
 pub const CLIENTS: usize = 32;
 
@@ -29,6 +31,9 @@ pub const POOL_BYTES: i64 = 2 << 30;
 
 /// Width and height of a buffer in pixels.
 pub const BUFFER_SIDE: i32 = 16_384;
+
+/// Windows of one client.
+pub const WINDOWS: usize = 64;
 
 /// Popups of one client.
 pub const POPUPS: usize = 32;
@@ -103,6 +108,9 @@ pub const UP: usize = 1024 * 1024;
 
 /// Messages of a client between two looks at the others.
 pub const TURN: usize = 512;
+
+/// The longest such a turn takes: a commit of many surfaces is more work than most.
+pub const TURN_TIME: Duration = Duration::from_millis(4);
 
 /// Milliseconds until the compositor has answered a new connection.
 pub const READY: u64 = 10_000;

@@ -327,6 +327,33 @@ fn popups_are_counted() {
 }
 
 #[test]
+fn nothing_behind_a_window_is_seen_inside_its_border() {
+    let desktop = desktop!();
+    let mut other = Client::connect(&desktop.wayland());
+    let bound = Bound::new(&mut other);
+    Window::show(&mut other, bound, (600, 500), PINK.0);
+    let clear = |display: &Path| {
+        let mut client = Client::connect(display);
+        let bound = Bound::new(&mut client);
+        let window = Window::show(&mut client, bound, DECLARED, 0);
+        // Half of it transparent by a subsurface below as well.
+        let (below, sub) = bound.subsurface(&mut client, window.surface, (0, 0), (50, 50), BLUE.0);
+        client.say(sub, "place_below", vec![Arg::Object(window.surface)]);
+        client.say(below, "commit", vec![]);
+        window.commit(&mut client);
+        desktop.picture()
+    };
+    let bare = clear(&desktop.wayland());
+    assert_eq!(bare.count(PINK.1), 600 * 500 - 50 * 50, "the bare compositor shows what is behind");
+    let proxy = desktop.proxy("work", &[]);
+    let picture = clear(&proxy.socket);
+    let (left, top, right, bottom) = framed();
+    assert!(picture.is_filled((left + 54, top + 20, right, bottom), BORDER), "ground");
+    assert!(picture.is_filled((left + 4, top + 20, left + 54, top + 70), BLUE.1), "subsurface");
+    assert_eq!(picture.count(PINK.1), 600 * 500 - 308 * 224);
+}
+
+#[test]
 fn input_outside_of_the_window_is_not_the_client_s() {
     let desktop = desktop!();
     let mut pointer = Pointer::new(&desktop);

@@ -304,6 +304,15 @@ fn too_many_of_anything_ends_the_client() {
             bound.surface(client);
         }
     });
+    refused_by(&mut proxy, "more than 64 windows", |client| {
+        let bound = Bound::new(client);
+        for _ in 0..70 {
+            let surface = bound.surface(client);
+            let object = vec![Arg::Object(surface)];
+            let xdg = client.make(bound.base, "get_xdg_surface", Interface::XdgSurface, object);
+            client.make(xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
+        }
+    });
     refused_by(&mut proxy, "more than 512 rectangles of a region", |client| {
         let compositor = client.bind(Interface::Compositor);
         let region = client.make(compositor, "create_region", Interface::Region, vec![]);

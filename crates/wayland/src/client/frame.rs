@@ -1,6 +1,9 @@
 //! Border and label: subsurfaces of the proxy's around each window and popup. They lie outside of
 //! everything the client may show, and above it all the same.
 //!
+//! Below the client's surfaces lies a ground of the same color: what is transparent shows that, and
+//! never another window inside this border.
+//!
 //! Bars are a tile of one color, stretched by a viewport, so they are exact at every scale of an
 //! output.
 
@@ -57,22 +60,26 @@ struct Bar {
     told: Option<Rect>,
 }
 
-/// Four bars and the label, in this order.
+/// Four bars, the label, and the ground below everything, in this order.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    bars: [Bar; 5],
+    bars: [Bar; PARTS],
     pub(crate) edges: Edges,
 }
 
+const PARTS: usize = 6;
 const LABEL: usize = 4;
+const GROUND: usize = 5;
 
 impl Client {
     /// Makes the frame of a client's surface.
     pub(crate) fn make_frame(&mut self, id: u32, edges: Edges) -> Result<(), Fault> {
         let parent = self.ids.up(id)?;
         let mut bars = Vec::new();
-        for _ in 0..5 {
-            let surface = self.ids.ours(Interface::Surface, Role::Frame(id))?;
+        for number in 0..PARTS {
+            // Input on the ground, where the client wants none, is nobody's.
+            let role = if number == GROUND { Role::Silent } else { Role::Frame(id) };
+            let surface = self.ids.ours(Interface::Surface, role)?;
             let compositor = self.own.compositor;
             let new = vec![Arg::New(surface)];
             self.request(compositor, Interface::Compositor, "create_surface", new)?;
@@ -81,9 +88,13 @@ impl Client {
             let arguments = vec![Arg::New(subsurface), Arg::Object(surface), Arg::Object(parent)];
             let subcompositor = self.own.subcompositor;
             self.request(subcompositor, Interface::Subcompositor, "get_subsurface", arguments)?;
+            if number == GROUND {
+                let below = vec![Arg::Object(parent)];
+                self.request(subsurface, Interface::Subsurface, "place_below", below)?;
+            }
             bars.push(Bar { surface, subsurface, viewport, told: None });
         }
-        let bars = bars.try_into().map_err(|_| Fault::Bug("a frame has five parts"))?;
+        let bars = bars.try_into().map_err(|_| Fault::Bug("a frame has six parts"))?;
         if let Some(surface) = self.surfaces.get_mut(&id) {
             surface.frame = Some(Frame { bars, edges });
         }
@@ -117,6 +128,7 @@ impl Client {
             Rect::new(x + width, y, side, height),
             Rect::new(x - side, y + height, width + 2 * side, side),
             Rect::new(x, y - top + 2, wide, inner),
+            window,
         ];
         let part = (label.height * wide / inner.max(1)).clamp(1, label.width);
         let label = [0, 0, part, label.height];
@@ -148,14 +160,18 @@ impl Client {
         Ok(dirty)
     }
 
-    /// Puts the frame on top of everything again.
+    /// Puts the frame on top of everything again, and the ground below.
     pub(crate) fn raise_frame(&mut self, id: u32, order: &[u32]) -> Result<(), Fault> {
         let Some(frame) = self.surfaces.get(&id).and_then(|it| it.frame.clone()) else {
             return Ok(());
         };
         let top = order.last().copied().unwrap_or(id);
         let mut last = self.ids.up(top)?;
-        for bar in frame.bars {
+        let lowest = self.ids.up(order.first().copied().unwrap_or(id))?;
+        let below = vec![Arg::Object(lowest)];
+        let ground = frame.bars[GROUND].subsurface;
+        self.request(ground, Interface::Subsurface, "place_below", below)?;
+        for bar in &frame.bars[..GROUND] {
             let sibling = vec![Arg::Object(last)];
             self.request(bar.subsurface, Interface::Subsurface, "place_above", sibling)?;
             last = bar.surface;

@@ -35,7 +35,7 @@ pub(crate) enum Role {
     Registry,
     /// The callback that ends the compositor's list of globals.
     Begin,
-    /// A border or label of this surface of the client.
+    /// Border or label of this surface of the client.
     Frame(u32),
     /// Where drags come from and go to: a device at the compositor.
     Device(u32),
@@ -166,7 +166,7 @@ impl Ids {
             self.owners[up as usize] = Some(owner);
             return Ok(up);
         }
-        // The client's and ours; six for each window, one for each surface.
+        // The client's and ours: eighteen for each window or popup, one for each surface.
         if self.owners.len() > 2 * limits::OBJECTS {
             return Err(Fault::limit("objects at the compositor", 2 * limits::OBJECTS));
         }

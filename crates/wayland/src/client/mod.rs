@@ -33,6 +33,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::compartment::Compartment;
 use crate::fault::Fault;
@@ -65,6 +66,8 @@ pub struct Client {
     pub(crate) pools: BTreeMap<u64, shm::Pool>,
     pub(crate) last_pool: u64,
     pub(crate) buffers: BTreeMap<u32, shm::Buffer>,
+    /// Buffers that the client has destroyed and something that waits still shows.
+    pub(crate) doomed: Vec<u32>,
     pub(crate) positioners: BTreeMap<u32, positioner::Positioner>,
     pub(crate) xdg: BTreeMap<u32, shell::XdgSurface>,
     pub(crate) toplevels: BTreeMap<u32, toplevel::Toplevel>,
@@ -167,6 +170,7 @@ impl Client {
             pools: BTreeMap::new(),
             last_pool: 0,
             buffers: BTreeMap::new(),
+            doomed: Vec::new(),
             positioners: BTreeMap::new(),
             xdg: BTreeMap::new(),
             toplevels: BTreeMap::new(),
@@ -205,9 +209,10 @@ impl Client {
     /// # Errors
     /// The client has to go.
     pub fn handle_requests(&mut self) -> Result<bool, Fault> {
+        let begin = Instant::now();
         for _ in 0..limits::TURN {
-            if !self.wants_input() {
-                return Ok(false);
+            if !self.wants_input() || begin.elapsed() > limits::TURN_TIME {
+                return Ok(self.has_requests());
             }
             let Some(header) = self.down.next()? else { return Ok(false) };
             let Some(object) = self.ids.live(header.object) else {

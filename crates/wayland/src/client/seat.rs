@@ -16,7 +16,7 @@ const LEFT: u32 = 0x110;
 /// Where a pointer or finger is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Outside of this client.
+    /// Outside of this client, or where it wants no input.
     Nowhere,
     /// On this surface of the client.
     Surface(u32),
@@ -90,7 +90,11 @@ pub(crate) fn pointer_motion(client: &mut Client, mut call: Call) -> Result<(), 
 /// `wl_pointer.button`: on a border it begins to move the window.
 pub(crate) fn pointer_button(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let Some(pointer) = client.pointers.get(&call.object).copied() else { return Ok(()) };
-    let Place::Frame(surface) = pointer.place else { return client.forward_event(call) };
+    let surface = match pointer.place {
+        Place::Frame(surface) => surface,
+        Place::Surface(_) => return client.forward_event(call),
+        Place::Nowhere => return Ok(()),
+    };
     let (serial, _time, button, pressed) = (call.uint()?, call.uint()?, call.uint()?, call.uint()?);
     let toplevel = client.toplevels.iter().find_map(|(id, toplevel)| {
         let xdg = client.xdg.get(&toplevel.xdg)?;
@@ -109,8 +113,8 @@ pub(crate) fn pointer_button(client: &mut Client, mut call: Call) -> Result<(), 
 /// The wheel, which does nothing on a border.
 pub(crate) fn pointer_axis(client: &mut Client, call: Call) -> Result<(), Fault> {
     match client.pointers.get(&call.object).map(|it| it.place) {
-        Some(Place::Frame(_)) => Ok(()),
-        _ => client.forward_event(call),
+        Some(Place::Surface(_)) => client.forward_event(call),
+        _ => Ok(()),
     }
 }
 

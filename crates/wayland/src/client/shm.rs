@@ -112,6 +112,7 @@ pub(crate) fn destroy_pool(client: &mut Client, call: Call) -> Result<(), Fault>
 pub(crate) fn destroy_buffer(client: &mut Client, call: Call) -> Result<(), Fault> {
     if let Some(buffer) = client.buffers.get_mut(&call.object) {
         buffer.doomed = true;
+        client.doomed.push(call.object);
     }
     client.ids.destroy(call.object);
     client.bury_buffers()
@@ -152,14 +153,13 @@ impl Client {
 
     /// Destroys buffers that the client has destroyed and that nothing waiting shows any more.
     pub(crate) fn bury_buffers(&mut self) -> Result<(), Fault> {
-        let doomed: Vec<u32> =
-            self.buffers.iter().filter(|(_, it)| it.doomed).map(|(id, _)| *id).collect();
-        for id in doomed {
+        for id in std::mem::take(&mut self.doomed) {
             let waits = self.surfaces.values().any(|surface| {
                 let cached = surface.cached.as_ref().is_some_and(|state| state.uses(id));
                 cached || surface.unsent.uses(id)
             });
             if waits {
+                self.doomed.push(id);
                 continue;
             }
             // What was only attached, not committed, is nothing.

@@ -5,6 +5,7 @@ use super::shell::Kind;
 use super::{Call, Client, frame};
 use crate::fault::Fault;
 use crate::geometry::bounded;
+use crate::limits;
 use crate::name;
 use crate::protocol::Interface;
 use crate::wire::Arg;
@@ -28,6 +29,9 @@ pub(crate) struct Toplevel {
 /// `xdg_surface.get_toplevel`.
 pub(crate) fn create(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let id = call.id()?;
+    if client.toplevels.len() >= limits::WINDOWS {
+        return Err(Fault::limit("windows", limits::WINDOWS));
+    }
     client.ids.add(id, Interface::XdgToplevel, call.version)?;
     let new = client.ids.raise(id)?;
     let up = client.ids.up(call.object)?;
