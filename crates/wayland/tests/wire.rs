@@ -269,3 +269,58 @@ fn a_selection_that_changes_often_does_not_pile_up() {
     bench.run().expect("alive");
     assert!(bench.client.last(device, "selection").is_some(), "told of the last");
 }
+
+#[test]
+fn a_window_s_border_cannot_be_taken_away_through_another_window_s_remains() {
+    let (mut bench, bound) = begun();
+    let (surface, _, toplevel) = window(&mut bench, bound, (100, 100), BLUE.0);
+    // Its surface goes first, and another with the same id becomes a window.
+    bench.client.say(surface, "destroy", vec![]);
+    bench.run().expect("alive");
+    let compositor = bound.compositor;
+    bench.client.say(compositor, "create_surface", vec![Arg::New(surface)]);
+    let object = vec![Arg::Object(surface)];
+    let client = &mut bench.client;
+    let xdg = client.make(bound.base, "get_xdg_surface", Interface::XdgSurface, object);
+    client.make(xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
+    client.say(surface, "commit", vec![]);
+    client.say(xdg, "ack_configure", vec![Arg::Uint(1)]);
+    bound.paint(client, surface, (100, 100), PINK.0);
+    client.say(surface, "commit", vec![]);
+    bench.run().expect("alive");
+    let surfaces = |bench: &Bench| {
+        bench.compositor.objects.values().filter(|it| **it == Interface::Subsurface).count()
+    };
+    let before = surfaces(&bench);
+    bench.client.say(toplevel, "destroy", vec![]);
+    bench.run().expect("alive");
+    assert_eq!((before, surfaces(&bench)), (6, 6), "the second window's border");
+}
+
+#[test]
+fn a_surface_can_be_a_window_again() {
+    let (mut bench, bound) = begun();
+    let (surface, xdg, toplevel) = window(&mut bench, bound, (100, 100), BLUE.0);
+    bench.client.say(toplevel, "destroy", vec![]);
+    bench.client.say(xdg, "destroy", vec![]);
+    bench.run().expect("alive");
+    let last = bench.compositor.requests.iter().rev().find(|it| it.name == "attach");
+    assert_eq!(last.expect("attached").numbers(), [0, 0, 0], "it has no content");
+    bench.compositor.requests.clear();
+    let client = &mut bench.client;
+    let object = vec![Arg::Object(surface)];
+    let xdg = client.make(bound.base, "get_xdg_surface", Interface::XdgSurface, object);
+    client.make(xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
+    client.say(surface, "commit", vec![]);
+    bench.run().expect("alive");
+    assert!(
+        bench.compositor.heard(Interface::Surface, "attach").is_empty(),
+        "not before configure"
+    );
+    bench.client.say(xdg, "ack_configure", vec![Arg::Uint(1)]);
+    bound.paint(&mut bench.client, surface, (100, 100), PINK.0);
+    bench.client.say(surface, "commit", vec![]);
+    bench.run().expect("alive");
+    // Content, four bars, label and ground.
+    assert_eq!(bench.compositor.heard(Interface::Surface, "attach").len(), 7);
+}

@@ -23,6 +23,7 @@ pub(crate) enum Kind {
 /// An `xdg_surface`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct XdgSurface {
+    /// 0 once the surface is destroyed.
     pub(crate) surface: u32,
     pub(crate) kind: Kind,
     /// The size that the compositor has chosen, without border; more is cut off.
@@ -62,10 +63,14 @@ pub(crate) fn destroy(client: &mut Client, call: Call) -> Result<(), Fault> {
         if xdg.kind != Kind::None {
             return Err(Fault::protocol(call.object, "its window or popup is still there"));
         }
+        client.end(&call)?;
         if let Some(surface) = client.surfaces.get_mut(&xdg.surface) {
             surface.role = Role::None;
-            surface.told.mapped = false;
+            // A window begins without content.
+            surface.now.buffer = None;
+            surface.unsent.buffer = None;
         }
+        return client.take_content(xdg.surface);
     }
     client.end(&call)
 }
@@ -127,6 +132,9 @@ impl Client {
         surface.told.mapped = false;
         surface.told.geometry = None;
         surface.now.geometry = None;
+        // What comes next on it begins without content.
+        surface.now.buffer = None;
+        surface.unsent.buffer = None;
         match surface.frame.take() {
             Some(frame) => self.remove_frame(&frame),
             None => Ok(()),

@@ -53,7 +53,6 @@ pub(crate) fn destroy(client: &mut Client, call: Call) -> Result<(), Fault> {
         && let Role::Sub(sub) = surface.role
     {
         surface.role = Role::None;
-        surface.told.mapped = false;
         let cached = surface.cached.take();
         if let Some(parent) = sub.parent {
             client.leave_parent(id, parent);
@@ -61,6 +60,8 @@ pub(crate) fn destroy(client: &mut Client, call: Call) -> Result<(), Fault> {
         if let Some(cached) = cached {
             client.discard(cached)?;
         }
+        client.end(&call)?;
+        return client.take_content(id);
     }
     client.end(&call)
 }

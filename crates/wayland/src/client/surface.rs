@@ -245,8 +245,21 @@ pub(crate) fn destroy(client: &mut Client, call: Call) -> Result<(), Fault> {
             sub.parent = None;
         }
     }
-    if let Role::Sub(Sub { parent: Some(parent), .. }) = surface.role {
-        client.leave_parent(id, parent);
+    // What belonged to it belongs to nothing now: its id may be another surface's soon, and that
+    // one's border is not to be taken away through this one's window.
+    match surface.role {
+        Role::Sub(sub) => {
+            client.subsurfaces.remove(&sub.id);
+            if let Some(parent) = sub.parent {
+                client.leave_parent(id, parent);
+            }
+        }
+        Role::Xdg(xdg) => {
+            if let Some(xdg) = client.xdg.get_mut(&xdg) {
+                xdg.surface = 0;
+            }
+        }
+        Role::None | Role::Cursor | Role::DragIcon => {}
     }
     client.viewports.retain(|_, surface| *surface != id);
     let states = [Some(surface.pending), surface.cached, Some(surface.unsent)];
@@ -259,6 +272,17 @@ pub(crate) fn destroy(client: &mut Client, call: Call) -> Result<(), Fault> {
 }
 
 impl Client {
+    /// A surface is no longer what it was: the compositor has no content of it any more. While it
+    /// is nothing, the client's commits do not get there.
+    pub(crate) fn take_content(&mut self, id: u32) -> Result<(), Fault> {
+        let Some(surface) = self.surfaces.get_mut(&id) else { return Ok(()) };
+        surface.told.mapped = false;
+        let up = surface.up;
+        let nothing = vec![Arg::Object(0), Arg::Int(0), Arg::Int(0)];
+        self.request(up, Interface::Surface, "attach", nothing)?;
+        self.request(up, Interface::Surface, "commit", Vec::new())
+    }
+
     fn pending(&mut self, call: &Call) -> Result<&mut State, Fault> {
         let surface = self.surfaces.get_mut(&call.object);
         Ok(&mut surface.ok_or(Fault::Bug("a surface is not kept"))?.pending)
