@@ -96,6 +96,9 @@ pub const FDS_WAITING: usize = 56;
 /// Bytes for the compositor that are not sent: the client is not read while there are more.
 pub const UP_PAUSE: usize = 64 * 1024;
 
+/// Descriptors for the compositor that are not sent, likewise.
+pub const UP_FDS: usize = 28;
+
 /// Bytes for a client that are not sent: it is disconnected when there are more.
 pub const DOWN: usize = 512 * 1024;
 
@@ -124,7 +127,13 @@ pub const CONTROLS: usize = 4;
 /// Bytes of a line on the control socket.
 pub const CONTROL_LINE: usize = 64 * 1024;
 
-/// Descriptors of this process.
+/// Lines of the log in [`LOG_TIME`]; further ones are counted and not written.
+pub const LOG_LINES: u32 = 60;
+
+/// See [`LOG_LINES`].
+pub const LOG_TIME: Duration = Duration::from_secs(60);
+
+/// Descriptors of this process: those that the limits above allow 32 clients, and some more.
 pub const OPEN_FILES: u64 = 4096;
 
 /// Bytes of this process's memory.

@@ -42,6 +42,8 @@ pub struct Server {
     clients: BTreeMap<u64, Slot>,
     last: u64,
     log: Log,
+    /// When the log's count began, and the lines since.
+    logged: (Instant, u32),
 }
 
 /// A client, from its first byte to its last.
@@ -81,6 +83,7 @@ impl Server {
             clients: BTreeMap::new(),
             last: 0,
             log,
+            logged: (Instant::now(), 0),
         }
     }
 
@@ -232,7 +235,23 @@ impl Server {
         }
         self.compartment.borrow_mut().forget_client(key);
         if !matches!(fault, Fault::Left) {
-            (self.log)(&format!("client {key} of {} ended: {fault}", self.settings.name));
+            self.note(&format!("client {key} of {} ended: {fault}", self.settings.name));
+        }
+    }
+
+    /// Writes a line to the log. Clients that come and are ended again and again do not fill it.
+    fn note(&mut self, line: &str) {
+        let (begin, lines) = self.logged;
+        if begin.elapsed() > limits::LOG_TIME {
+            if lines > limits::LOG_LINES {
+                let more = lines - limits::LOG_LINES;
+                (self.log)(&format!("{more} more lines were not written"));
+            }
+            self.logged = (Instant::now(), 0);
+        }
+        self.logged.1 = self.logged.1.saturating_add(1);
+        if self.logged.1 <= limits::LOG_LINES {
+            (self.log)(line);
         }
     }
 

@@ -488,6 +488,19 @@ fn floods_of_requests_do_not_grow_the_proxy_nor_stop_others() {
 }
 
 #[test]
+fn clients_that_are_ended_again_and_again_do_not_fill_the_log() {
+    let desktop = desktop!();
+    let mut proxy = desktop.proxy("work", &[]);
+    for _ in 0..200 {
+        let mut client = Client::silent(&proxy.socket);
+        client.say_raw(4711, 0, vec![]);
+        client.until_disconnected();
+    }
+    assert_eq!(proxy.log().lines().count(), 60);
+    proxy.assert_alive();
+}
+
+#[test]
 fn clients_beyond_the_limit_wait_for_others_to_leave() {
     let desktop = desktop!();
     let mut proxy = desktop.proxy("work", &[]);

@@ -195,7 +195,8 @@ impl Client {
 
     /// Whether the client may be read: it has an answer, and the compositor takes what it says.
     pub fn wants_input(&self) -> bool {
-        self.own.ready && self.up.waiting() < limits::UP_PAUSE
+        let fds = self.up.waiting_fds() < limits::UP_FDS;
+        self.own.ready && fds && self.up.waiting() < limits::UP_PAUSE
     }
 
     /// Whether a request that was read can be handled.
