@@ -65,6 +65,8 @@ struct Bar {
 pub(crate) struct Frame {
     bars: [Bar; PARTS],
     pub(crate) edges: Edges,
+    /// The window it was last put around.
+    told: Option<Rect>,
 }
 
 const PARTS: usize = 6;
@@ -96,7 +98,7 @@ impl Client {
         }
         let bars = bars.try_into().map_err(|_| Fault::Bug("a frame has six parts"))?;
         if let Some(surface) = self.surfaces.get_mut(&id) {
-            surface.frame = Some(Frame { bars, edges });
+            surface.frame = Some(Frame { bars, edges, told: None });
         }
         Ok(())
     }
@@ -113,9 +115,13 @@ impl Client {
 
     /// Puts border and label around `window`, given in the compositor's coordinates of the surface.
     pub(crate) fn emit_frame(&mut self, id: u32, window: Rect) -> Result<bool, Fault> {
-        let Some(frame) = self.surfaces.get(&id).and_then(|it| it.frame.clone()) else {
+        let Some(frame) = self.surfaces.get_mut(&id).and_then(|it| it.frame.as_mut()) else {
             return Ok(false);
         };
+        if frame.told.replace(window) == Some(window) {
+            return Ok(false);
+        }
+        let frame = frame.clone();
         let Edges { side, top } = frame.edges;
         let Rect { x, y, width, height } = window;
         let label = &self.settings.label;

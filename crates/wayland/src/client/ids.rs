@@ -1,6 +1,7 @@
 //! Objects of both sides, and which is which.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::fault::{Fault, code};
 use crate::limits;
@@ -47,6 +48,28 @@ pub(crate) enum Role {
     Silent,
 }
 
+/// Spreads ids, which are mostly counted up. A client that picks colliding ones makes its own few
+/// thousand objects slow to find, which is what the time of a turn is limited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        // 2^64 by the golden ratio (Knuth, Sorting and Searching, 6.4).
+        self.0 = (self.0.rotate_left(32) ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 impl Owner {
     pub(crate) fn interface(&self) -> Interface {
         match *self {
@@ -58,7 +81,7 @@ impl Owner {
 /// Objects of both sides.
 #[derive(Debug)]
 pub(crate) struct Ids {
-    objects: HashMap<u32, Object>,
+    objects: HashMap<u32, Object, BuildHasherDefault<Spread>>,
     /// At the compositor, by its ids below [`FIRST_OF_SERVER`].
     owners: Vec<Option<Owner>>,
     free: Vec<u32>,
@@ -75,7 +98,7 @@ impl Ids {
         let object = Object { interface: Interface::Display, version: 1, up: Some(1), alive: true };
         let display = Owner::Client { id: 1, interface: Interface::Display };
         Self {
-            objects: HashMap::from([(1, object)]),
+            objects: HashMap::from_iter([(1, object)]),
             owners: vec![None, Some(display)],
             free: Vec::new(),
             given: HashMap::new(),
