@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 2000)]
     round_trips: usize,
     /// Commits in a round.
-    #[arg(long, default_value_t = 5000)]
+    #[arg(long, default_value_t = 50_000)]
     commits: usize,
     /// Seconds of 60 frames each in a round.
     #[arg(long, default_value_t = 4)]
