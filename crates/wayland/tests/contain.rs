@@ -181,6 +181,41 @@ fn a_geometry_that_shrinks_cuts_subsurfaces_that_say_nothing() {
 }
 
 #[test]
+fn a_window_is_never_larger_than_the_screen_with_its_border() {
+    let desktop = desktop!();
+    let large = |display: &Path| {
+        let mut client = Client::connect(display);
+        let bound = Bound::new(&mut client);
+        Window::show(&mut client, bound, (1400, 1000), PINK.0);
+        let picture = desktop.picture();
+        desktop.keep("large");
+        picture
+    };
+    let bare = large(&desktop.wayland());
+    assert_eq!(bare.count(PINK.1), 1000 * 700, "the bare compositor lets it cover everything");
+    common::until("it is gone", || desktop.windows().is_empty().then_some(()));
+    let proxy = desktop.proxy("work", &[]);
+    let picture = large(&proxy.socket);
+    assert_eq!(picture.bounds(BORDER), Some((0, 0, 1000, 700)));
+    assert_eq!(picture.bounds(PINK.1), Some((4, 20, 996, 696)));
+}
+
+#[test]
+fn a_popup_is_on_the_screen_with_its_border() {
+    let desktop = desktop!();
+    let proxy = desktop.proxy("work", &[]);
+    let mut client = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut client);
+    let window = window(&mut client, bound);
+    let popup = bound.popup(&mut client, window.xdg, (-2000, -2000), (3000, 3000), PINK.0);
+    client.say(popup.surface, "commit", vec![]);
+    client.sync().expect("alive");
+    let picture = desktop.picture();
+    assert_eq!(picture.bounds(BORDER), Some((0, 0, 1000, 700)));
+    assert_eq!(picture.bounds(PINK.1), Some((2, 14, 998, 698)));
+}
+
+#[test]
 fn turned_and_scaled_buffers_are_cut() {
     try_both("overdraw-transform", |client, bound| {
         let window = window(client, bound);

@@ -38,6 +38,8 @@ pub(crate) enum Role {
     Begin,
     /// Border or label of this surface of the client.
     Frame(u32),
+    /// Tells the size of an output.
+    Screen,
     /// Where drags come from and go to: a device at the compositor.
     Device(u32),
     /// A drag that began here.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Client;
+use super::frame::WINDOW;
 use super::surface::{Role, Surface};
 use crate::geometry::Rect;
 use crate::limits;
@@ -84,7 +85,7 @@ impl Client {
     }
 
     /// The geometry that counts: what was declared, as far as there are surfaces, and no larger than
-    /// the compositor wants it where that is not the client's to choose.
+    /// the screen, or than the compositor wants it where that is not the client's to choose.
     fn window(
         &self,
         xdg: u32,
@@ -93,6 +94,7 @@ impl Client {
         placed: &BTreeMap<u32, Placed>,
     ) -> Rect {
         let most = self.xdg.get(&xdg).and_then(|it| it.most);
+        let largest = self.largest(self.edges(xdg).unwrap_or(WINDOW));
         let extents = placed.iter().filter_map(|(id, place)| {
             let size = self.surfaces.get(id)?.size()?;
             Some(Rect::of(size).shifted(place.at.0, place.at.1))
@@ -100,7 +102,8 @@ impl Client {
         let all = extents.fold(own, Rect::union);
         let window = declared.and_then(|it| it.bounded().intersection(all)).unwrap_or(own);
         let cut = |window: Rect| {
-            let (width, height) = most.unwrap_or((limits::BUFFER_SIDE, limits::BUFFER_SIDE));
+            let (width, height) = most.unwrap_or(largest);
+            let (width, height) = (width.min(largest.0), height.min(largest.1));
             let (width, height) = (window.width.min(width), window.height.min(height));
             Rect { width, height, ..window }
         };

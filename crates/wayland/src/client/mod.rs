@@ -19,6 +19,7 @@ pub(crate) mod popup;
 pub(crate) mod positioner;
 pub(crate) mod region;
 pub(crate) mod registry;
+mod screen;
 pub(crate) mod seat;
 pub(crate) mod selection;
 pub(crate) mod shell;
@@ -56,6 +57,7 @@ pub struct Client {
     pub(crate) ids: Ids,
     pub(crate) globals: registry::Globals,
     pub(crate) own: own::Own,
+    pub(crate) screens: screen::Screens,
     pub(crate) surfaces: BTreeMap<u32, surface::Surface>,
     /// Subsurface to surface.
     pub(crate) subsurfaces: BTreeMap<u32, u32>,
@@ -163,6 +165,7 @@ impl Client {
             ids: Ids::new(),
             globals: registry::Globals::default(),
             own: own::Own::default(),
+            screens: screen::Screens::default(),
             surfaces: BTreeMap::new(),
             subsurfaces: BTreeMap::new(),
             viewports: BTreeMap::new(),

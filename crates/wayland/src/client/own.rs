@@ -25,6 +25,7 @@ pub(crate) struct Own {
     pub(crate) wm_base: u32,
     pub(crate) wm_base_version: u32,
     pub(crate) presentation: u32,
+    pub(crate) xdg_output_manager: u32,
     pub(crate) data_manager: u32,
     pub(crate) data_manager_version: u32,
     /// A tile in the compartment's color.
@@ -45,7 +46,8 @@ impl Client {
     /// Binds what the proxy itself needs.
     pub(crate) fn bind_own(&mut self, name: u32, found: &str, version: u32) -> Result<(), Fault> {
         use Interface::{
-            Compositor, DataDeviceManager, Presentation, Shm, Subcompositor, Viewporter, XdgWmBase,
+            Compositor, DataDeviceManager, Presentation, Shm, Subcompositor, Viewporter,
+            XdgOutputManager, XdgWmBase,
         };
         let wanted = [
             Compositor,
@@ -55,6 +57,7 @@ impl Client {
             XdgWmBase,
             DataDeviceManager,
             Presentation,
+            XdgOutputManager,
         ];
         let Some(interface) = wanted.into_iter().find(|it| it.name() == found) else {
             return Ok(());
@@ -67,6 +70,7 @@ impl Client {
             Viewporter => &mut self.own.viewporter,
             XdgWmBase => &mut self.own.wm_base,
             Presentation => &mut self.own.presentation,
+            XdgOutputManager => &mut self.own.xdg_output_manager,
             _ => &mut self.own.data_manager,
         };
         if *place != 0 {
@@ -80,7 +84,8 @@ impl Client {
             DataDeviceManager => self.own.data_manager_version = version,
             _ => {}
         }
-        self.bind_up(name, interface, version, new)
+        self.bind_up(name, interface, version, new)?;
+        self.ask_sizes()
     }
 
     /// An event of one of the proxy's objects.
@@ -99,6 +104,10 @@ impl Client {
             ) => self.global(*name, interface, *version),
             (Role::Registry, "global_remove", [Arg::Uint(name)]) => self.global_remove(*name),
             (Role::Begin, "done", _) => self.ready(),
+            (Role::Screen, "logical_size", [Arg::Int(width), Arg::Int(height)]) => {
+                self.screen_size(object, *width, *height);
+                Ok(())
+            }
             // The compositor asks each binding of its shell whether its client lives.
             (_, "ping", [Arg::Uint(serial)]) => {
                 self.request(object, Interface::XdgWmBase, "pong", vec![Arg::Uint(*serial)])

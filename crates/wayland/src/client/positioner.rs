@@ -24,6 +24,9 @@ pub(crate) struct Positioner {
     parent_configure: Option<u32>,
 }
 
+/// `constraint_adjustment`: along both axes.
+const SLIDE: u32 = 3;
+
 /// Positioners a client may have: each popup needs one for a moment.
 const MOST: usize = 256;
 
@@ -138,7 +141,10 @@ impl Client {
         let new = self.ids.ours(XdgPositioner, Role::Silent)?;
         let base = self.own.wm_base;
         self.request(base, XdgWmBase, "create_positioner", vec![Arg::New(new)])?;
-        let size = POPUP.around(positioner.size);
+        // On the screen with its border: never larger, and moved there if need be.
+        let largest = self.largest(POPUP);
+        let size = (positioner.size.0.min(largest.0), positioner.size.1.min(largest.1));
+        let size = POPUP.around(size);
         let anchor = anchor.shifted(parent.side, parent.top);
         let pair = |(a, b): (i32, i32)| vec![Arg::Int(a), Arg::Int(b)];
         let mut says = vec![
@@ -149,7 +155,7 @@ impl Client {
             ),
             ("set_anchor", vec![Arg::Uint(positioner.anchor)]),
             ("set_gravity", vec![Arg::Uint(positioner.gravity)]),
-            ("set_constraint_adjustment", vec![Arg::Uint(positioner.adjustment)]),
+            ("set_constraint_adjustment", vec![Arg::Uint(positioner.adjustment | SLIDE)]),
             ("set_offset", pair(positioner.offset)),
         ];
         if self.own.wm_base_version >= 3 {

@@ -106,6 +106,9 @@ impl Client {
     /// The compositor has a global.
     pub(crate) fn global(&mut self, up: u32, interface: &str, version: u32) -> Result<(), Fault> {
         self.bind_own(up, interface, version)?;
+        if interface == Interface::Output.name() {
+            self.watch_output(up, version)?;
+        }
         let found = ALLOWED.iter().find(|(it, _)| it.name() == interface);
         let Some(&(interface, origin)) = found else { return Ok(()) };
         if origin != Origin::Proxy && origin.is_allowed(&self.settings) {
@@ -144,6 +147,7 @@ impl Client {
 
     /// A global of the compositor's is gone.
     pub(crate) fn global_remove(&mut self, up: u32) -> Result<(), Fault> {
+        self.unwatch_output(up)?;
         let Some(at) = self.globals.list.iter().position(|global| global.up == Some(up)) else {
             return Ok(());
         };
