@@ -1,8 +1,8 @@
 //! `cargo xtask build`: every program into `target/release`.
 //!
-//! Five of them are linked statically: the agent, because the guest's initrd has no libraries; the
-//! jail, the link process, the switch and the keeper of networks, so that they need no file in the
-//! jails they run in. A target has
+//! Six of them are linked statically: the agent, because the guest's initrd has no libraries; the
+//! jail, the link process, the switch, the keeper of networks and the Wayland proxy, so that they need
+//! no file in the jails they run in. A target has
 //! to be named for that, else the flags would apply to procedural macros too, which cannot be
 //! static.
 
@@ -14,12 +14,13 @@ use crate::allocator;
 use crate::process::{cargo, run, workspace};
 
 /// Packages whose program is static, and the program.
-const STATIC: [(&str, &str); 5] = [
+const STATIC: [(&str, &str); 6] = [
     ("casemate-agent", "casemate-agent"),
     ("casemate-jail", "casemate-jail"),
     ("casemate-link", "casemate-link"),
     ("casemate-switch", "casemate-switch"),
     ("casemate-netns", "casemate-netns"),
+    ("casemate-wayland", "casemate-wayland"),
 ];
 
 /// Packages whose programs are linked as usual.

@@ -5,8 +5,17 @@ use anyhow::{Result, ensure};
 use crate::process::{cargo, run, workspace};
 
 /// Every target in `fuzz/fuzz_targets`.
-pub(crate) const TARGETS: [&str; 8] =
-    ["wire", "config", "archive", "doctor", "policy", "switch_messages", "switch_ring", "dns"];
+pub(crate) const TARGETS: [&str; 9] = [
+    "wire",
+    "config",
+    "archive",
+    "doctor",
+    "policy",
+    "switch_messages",
+    "switch_ring",
+    "dns",
+    "wayland",
+];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args, Debug)]

@@ -16,6 +16,7 @@ mod start;
 mod storage;
 mod switch;
 mod table;
+mod windows;
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ pub(crate) enum Bench {
     Image(image::Arguments),
     /// The network switch, beside OVS-DPDK and DPDK's vhost, which are installed for it.
     Switch(switch::Arguments),
+    /// Windows: what the proxy costs, beside the bare compositor and waypipe.
+    Windows(windows::Arguments),
 }
 
 /// Options of `cargo xtask bench run`.
@@ -72,8 +75,11 @@ struct Bed {
 
 /// Measures.
 pub(crate) fn bench(what: &Bench) -> Result<()> {
-    if let Bench::Switch(arguments) = what {
-        return switch::bench(arguments);
+    match what {
+        Bench::Switch(arguments) => return switch::bench(arguments),
+        // It needs no compartment.
+        Bench::Windows(arguments) => return windows::windows(arguments),
+        Bench::Run(_) | Bench::Image(_) => {}
     }
     let begin = Instant::now();
     build()?;
@@ -98,7 +104,7 @@ pub(crate) fn bench(what: &Bench) -> Result<()> {
     let (name, measured) = match what {
         Bench::Run(arguments) => ("run", measure(&mut bed, arguments)),
         Bench::Image(arguments) => ("image", measure_images(&mut bed, arguments)),
-        Bench::Switch(arguments) => ("switch", switch::bench(arguments)),
+        Bench::Switch(_) | Bench::Windows(_) => return Ok(()),
     };
     // Whatever happened, nothing shall go on running.
     bed.casemate.end_all()?;

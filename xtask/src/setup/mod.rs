@@ -86,7 +86,7 @@ pub(crate) const RUN: [Need; 12] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 13] = [
+pub(crate) const TEST: [Need; 19] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -115,6 +115,17 @@ pub(crate) const TEST: [Need; 13] = [
         "is linked by virtiofsd, which serves shares",
     ),
     need(CAPABILITIES, "libcap-ng-dev", ["libcap-ng-devel", "libcap_ng"], "likewise"),
+    need(
+        "sway",
+        "sway",
+        ["sway", "sway"],
+        "is the desktop, without a screen, of the tests of windows",
+    ),
+    need("grim", "grim", ["grim", "grim"], "takes pictures of it"),
+    need("wtype", "wtype", ["wtype", "wtype"], "is its keyboard"),
+    need("wl-copy", "wl-clipboard", ["wl-clipboard", "wl-clipboard"], "copies and pastes there"),
+    need("foot", "foot", ["foot", "foot"], "is a program with a window"),
+    need(FONT, "fonts-dejavu-core", ["dejavu-sans-mono-fonts", "dejavu_fonts"], "is its font"),
 ];
 
 /// Needed by `bench switch` alone.
@@ -137,6 +148,7 @@ const SECCOMP: &str = "libseccomp.so";
 const CAPABILITIES: &str = "libcap-ng.so";
 const DPDK: &str = "librte_ethdev.so";
 
+const FONT: &str = "/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 #[cfg(target_arch = "x86_64")]

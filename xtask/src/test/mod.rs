@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::build::{build, build_static, programs};
+use crate::build::{build, build_static, programs, target_directory};
 use crate::fuzz;
 use crate::process::{cargo, is_root, run, workspace};
 use crate::setup::{self, ensure_installed};
@@ -86,7 +86,11 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     let mut runs = runs(arguments);
     steps.step("tests of the crates", || {
         let modules = tempfile::tempdir()?;
-        let environment = [runs.environment.clone(), guest::parts(modules.path())?].concat();
+        let mut environment = [runs.environment.clone(), guest::parts(modules.path())?].concat();
+        // Pictures of windows, for people to look at.
+        let artefacts = target_directory().join("artefacts");
+        std::fs::create_dir_all(&artefacts)?;
+        environment.push(("CASEMATE_ARTEFACTS", artefacts.into()));
         let runs = Runs { environment, ..runs.clone() };
         for suite in suite::build(&["--workspace", "--exclude", SYSTEM])? {
             tally.add(&suite.name, suite.run(&runs)?);
