@@ -14,7 +14,7 @@
 //! ```
 //!
 //! It does nothing itself and reads no clock: the time comes with each event. Whoever drives it
-//! ([`crate::runtime`]) carries the effects out in order. Only the host decides when a life ends;
+//! (`runtime`) carries the effects out in order. Only the host decides when a life ends;
 //! what a guest says can end it sooner, never lengthen it.
 
 mod calls;
