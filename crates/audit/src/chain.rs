@@ -186,7 +186,7 @@ pub struct Verified {
     pub sealed: u64,
     /// The number of the first record, when earlier files are not there any more.
     pub begins_at: Option<u64>,
-    /// What was done to it, in order; at most [`MAX_BREAKS`].
+    /// What was done to it, in order; twenty at most.
     pub breaks: Vec<Break>,
 }
 

@@ -1,6 +1,6 @@
 //! The QEMU that is installed: where, which version, and where its firmware is.
 //!
-//! Asking QEMU for its version takes some 30 ms, so the answer is kept ([`crate::versions`]).
+//! Asking QEMU for its version takes some 30 ms, so the answer is kept (`versions`).
 
 use std::ffi::OsStr;
 use std::fs;

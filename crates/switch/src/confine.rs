@@ -28,6 +28,9 @@ const ALLOWED: &[(i64, &str)] = &[
     (libc::SYS_fstat, "size of memory"),
     (libc::SYS_newfstatat, "the same, as newer C libraries do it"),
     (libc::SYS_fstatfs, "whether memory is of huge pages"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_poll, "whether the log can be written"),
+    (libc::SYS_ppoll, "the same, on other machines"),
     (libc::SYS_write, "the log, and recorded frames"),
     (libc::SYS_close, "forget front-ends"),
     (libc::SYS_mmap, "guests' memory, and our own"),

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use casemate_switch::arguments::{ArgumentError, Arguments, HELP, Socket};
 use casemate_switch::switch::{Event, Settings, Switch};
 use casemate_switch::{confine, descriptor, listen};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -61,8 +63,14 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(result?)
 }
 
-/// Writes a line to the log, which may be on a full disk.
+/// Writes a line to the log, which may be on a full disk, or a pipe that nobody reads: then the line
+/// is lost, as waiting for its reader would stop the network.
 fn say(line: std::fmt::Arguments<'_>) {
+    let log = std::io::stderr();
+    let mut descriptors = [PollFd::new(log.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut descriptors, PollTimeout::ZERO) == Ok(0) {
+        return;
+    }
     let line = format!("casemate-switch: {line}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -329,6 +329,22 @@ fn an_idle_switch_uses_no_processor_time() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (reading, writing) = nix::unistd::pipe().unwrap();
+    nix::fcntl::fcntl(&writing, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let mut net = Net::logging_to(2, writing.into());
+    let mut router = net.guest(0);
+    // More lines than fit.
+    for _ in 0..20 {
+        for port in [1, 2] {
+            let mut client = net.guest(port);
+            net.works(&mut router, &mut client);
+        }
+    }
+    drop(reading);
+}
+
+#[test]
 fn sigterm_ends_it_and_removes_its_sockets() {
     let mut net = Net::new(1);
     let (mut router, mut client) = (net.guest(0), net.guest(1));

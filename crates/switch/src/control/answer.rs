@@ -27,11 +27,22 @@ impl Switch {
     }
 
     pub(crate) fn control_accept(&mut self) {
-        if let Some(client) = self.control.accept()
-            && let Some(socket) = self.control.socket(client)
+        let client = match self.control.accept() {
+            Ok(Some(client)) => client,
+            Ok(None) => return,
+            // It would be told again and again. When a client has gone there is room.
+            Err(_) => return self.control_listen(false),
+        };
+        if let Some(socket) = self.control.socket(client)
             && self.watch.add(socket, Source::Client(client)).is_err()
         {
             self.control.forget(client);
+        }
+    }
+
+    fn control_listen(&mut self, listen: bool) {
+        if let Some(listener) = self.control.listener() {
+            let _ = self.watch.listen(listener, Source::Control, listen);
         }
     }
 
@@ -62,6 +73,7 @@ impl Switch {
             self.watch.remove(socket);
         }
         self.control.forget(client);
+        self.control_listen(true);
     }
 
     fn answer(

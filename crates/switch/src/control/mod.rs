@@ -63,10 +63,17 @@ impl Control {
         listener.as_fd()
     }
 
-    /// Takes a new client; says its number.
-    pub(crate) fn accept(&mut self) -> Option<usize> {
-        let listener = self.listener.as_ref()?;
-        let socket = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok()?;
+    pub(crate) fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes a new client; says its number, or nothing, if it is one too many.
+    ///
+    /// # Errors
+    /// Descriptors are used up.
+    pub(crate) fn accept(&mut self) -> nix::Result<Option<usize>> {
+        let Some(listener) = &self.listener else { return Ok(None) };
+        let socket = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
         let socket = descriptor::inherited(socket);
         let free = match self.clients.iter().position(Option::is_none) {
             Some(free) => free,
@@ -74,11 +81,10 @@ impl Control {
                 self.clients.push(None);
                 self.clients.len() - 1
             }
-            // One too many.
-            None => return None,
+            None => return Ok(None),
         };
         self.clients[free] = Some(Client { socket, watches: false });
-        Some(free)
+        Ok(Some(free))
     }
 
     pub(crate) fn socket(&self, client: usize) -> Option<BorrowedFd<'_>> {

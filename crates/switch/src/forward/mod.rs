@@ -23,7 +23,9 @@ use probe::Probe;
 
 use crate::memory::{Memory, Span};
 use crate::ring::{AHEAD, Broken, Ring};
-use crate::rules::{Binding, LONGEST, Mac, Role, Table, Verdict, Window, decide};
+use crate::rules::{
+    Binding, IPV6, LONGEST, Mac, Role, SHORT_WINDOW, Table, Verdict, Window, decide,
+};
 
 /// Frames of one turn.
 pub const BATCH: u16 = 64;
@@ -206,7 +208,10 @@ impl<M: Memory> Fabric<M> {
                     (&spans[..], length)
                 }
             };
-            window.fill(|bytes| gather(parts, bytes));
+            window.fill(|bytes| gather(parts, &mut bytes[..SHORT_WINDOW]));
+            if needs_more(&window, &header) {
+                window.fill(|bytes| gather(parts, bytes));
+            }
             let frame = Frame { window: window.bytes(), parts, length };
             if self.recorded.is_some() {
                 self.note(port, &frame);
@@ -355,6 +360,12 @@ impl<M: Memory> Fabric<M> {
             self.record.push(Recorded { length: frame.length, bytes });
         }
     }
+}
+
+/// Whether more than [`SHORT_WINDOW`] bytes may have to be looked at.
+#[inline(always)]
+fn needs_more(window: &Window, header: &[u8; HEADER]) -> bool {
+    header[..2] != [0, 0] || window.kind() == Some(IPV6)
 }
 
 /// Copies the beginning of `parts`; says how much.

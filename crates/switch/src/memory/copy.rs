@@ -76,16 +76,3 @@ pub(super) fn prefetch(address: *const u8) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
 }
-
-/// Asks for a cache line to write.
-#[inline(always)]
-pub(super) fn prefetch_to_write(address: *mut u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; processors without this one do nothing.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(address.cast_const().cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}

@@ -177,10 +177,4 @@ impl<'m> Span<'m> {
         copy::prefetch(self.start.as_ptr());
         copy::prefetch(self.start.as_ptr().wrapping_add(64));
     }
-
-    /// Asks the processor to fetch the cache line `offset` bytes on for writing.
-    #[inline(always)]
-    pub fn prefetch_to_write(&self, offset: usize) {
-        copy::prefetch_to_write(self.start.as_ptr().wrapping_add(offset));
-    }
 }

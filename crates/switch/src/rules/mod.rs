@@ -25,6 +25,9 @@ pub use table::{MAX_PORTS, Table};
 /// headers of usual length and the longest TCP header, or a router's usual advertisement.
 pub const WINDOW: usize = 256;
 
+/// What is enough of frames that are neither IPv6 nor left to be cut or summed: ARP and IPv4 sources.
+pub const SHORT_WINDOW: usize = 64;
+
 /// The shortest frame: two addresses and a type.
 pub const SHORTEST: usize = 14;
 
@@ -112,6 +115,13 @@ impl Window {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+
+    /// Its type (`ETHERTYPE_*`).
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> Option<u16> {
+        let bytes = self.bytes().get(SHORTEST - 2..)?.first_chunk()?;
+        Some(u16::from_be_bytes(*bytes))
     }
 
     /// Takes what `fill` copies, which says how much.

@@ -21,6 +21,9 @@ const MESSAGES: usize = 16;
 /// How long a front-end is not listened to that has sent too many messages.
 const MUTE: Duration = Duration::from_millis(16);
 
+/// How long nobody is let in when nobody could be.
+const RETRY: Duration = Duration::from_millis(200);
+
 impl Switch {
     /// Somebody wants to connect. One front-end at a time: others wait in the socket's queue.
     pub(super) fn accept(&mut self, number: usize, now: Instant) {
@@ -30,8 +33,15 @@ impl Switch {
             let _ = self.watch.listen(listener, Source::Listener(number), false);
             return;
         }
-        let Ok(socket) = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { return };
-        let socket = descriptor::inherited(socket);
+        let socket = match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Ok(socket) => descriptor::inherited(socket),
+            Err(_) => {
+                // It would be told again and again.
+                let _ = self.watch.listen(listener, Source::Listener(number), false);
+                port.retry = Some(now + RETRY);
+                return;
+            }
+        };
         if self.watch.add(&socket, Source::Socket(number)).is_err() {
             return;
         }
@@ -232,6 +242,15 @@ impl Switch {
         let Some(Some(port)) = self.ports.get(number) else { return };
         if let Some(connection) = &port.connection {
             let _ = self.watch.listen(connection.stream.as_fd(), Source::Socket(number), listen);
+        }
+    }
+
+    /// Lets front-ends in again.
+    pub(super) fn retry(&mut self, number: usize) {
+        if let Some(Some(port)) = self.ports.get_mut(number) {
+            port.retry = None;
+            let listener = port.settings.listener.as_fd();
+            let _ = self.watch.listen(listener, Source::Listener(number), true);
         }
     }
 

@@ -26,6 +26,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -102,6 +103,14 @@ pub struct Switch {
     events: Vec<Event>,
 }
 
+/// Lets this process have as many descriptors as it may: a port has ten or so, and the usual limit
+/// of 1024 is for programs that use select(2). Where it is refused, fewer ports can be connected.
+fn allow_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 impl Switch {
     /// A switch without ports. Blocks SIGTERM and SIGINT, which end it.
     ///
@@ -117,6 +126,7 @@ impl Switch {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&mask, flags).map_err(system("watch signals"))?;
         watch.add(signals.as_fd(), Source::Signal).map_err(system("watch signals"))?;
+        allow_descriptors();
         let now = Instant::now();
         Ok(Self {
             behaviour,

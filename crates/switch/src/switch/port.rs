@@ -47,6 +47,8 @@ pub(crate) struct Port {
     pub(crate) offences: Budget,
     pub(crate) patience: Budget,
     pub(crate) lines: Budget,
+    /// Nobody could be let in (descriptors are used up): tried again then.
+    pub(crate) retry: Option<Instant>,
     /// Others whose next frame waits for this port's buffers, in order.
     pub(crate) waiters: std::collections::VecDeque<usize>,
 }
@@ -94,6 +96,7 @@ impl Port {
             offences: budget(OFFENCES),
             patience: budget(PATIENCE),
             lines: budget(LINES),
+            retry: None,
             waiters: Default::default(),
         }
     }

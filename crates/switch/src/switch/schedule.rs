@@ -244,11 +244,15 @@ impl Switch {
     pub(crate) fn time_out(&mut self, now: Instant) {
         for number in 0..self.ports.len() {
             let Some(port) = &mut self.ports[number] else { continue };
+            let retry = port.retry.is_some_and(|at| at <= now);
             if let Some(connection) = &mut port.connection
                 && connection.muted.is_some_and(|until| until <= now)
             {
                 connection.muted = None;
                 self.listen(number, true);
+            }
+            if retry {
+                self.retry(number);
             }
             match self.ports[number].as_ref().map(|port| port.state) {
                 Some(State::Parked(until)) if until <= now => self.activate(number),
@@ -290,7 +294,7 @@ impl Switch {
                 State::Parked(until) | State::Waiting { until, .. } => Some(until),
                 State::Idle | State::Active(_) => None,
             };
-            muted.into_iter().chain(state)
+            muted.into_iter().chain(port.retry).chain(state)
         });
         let next = deadlines.min()?;
         let wait = next.saturating_duration_since(now).as_micros().div_ceil(1000);

@@ -56,8 +56,17 @@ impl Net {
         Self::with(clients, &[], |_| String::new())
     }
 
+    /// Whose log goes there, with lines of 200 bytes and more.
+    pub(crate) fn logging_to(clients: usize, log: Stdio) -> Self {
+        Self::start(clients, &[], |port| format!(",name={port}{}", "x".repeat(200)), log)
+    }
+
     /// With more options, and more about each port.
     pub(crate) fn with(clients: usize, options: &[&str], more: impl Fn(usize) -> String) -> Self {
+        Self::start(clients, options, more, Stdio::inherit())
+    }
+
+    fn start(clients: usize, options: &[&str], more: impl Fn(usize) -> String, log: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_casemate-switch"));
         for port in 0..=clients {
@@ -65,7 +74,7 @@ impl Net {
             let option = if port == 0 { "--router" } else { "--client" };
             command.arg(option).arg(format!("{},mac={}{}", path.display(), mac(port), more(port)));
         }
-        command.args(options).args(["--ready-fd", "1"]).stdout(Stdio::piped());
+        command.args(options).args(["--ready-fd", "1"]).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
