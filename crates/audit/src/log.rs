@@ -8,7 +8,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::chain::first_of;
@@ -16,6 +18,10 @@ use crate::record::{Event, NOTHING, Record, digest};
 
 /// Longest line that is written or read, in bytes.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
+
+/// How long another writer is waited for, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Name of the file that is written to.
 pub(crate) const CURRENT: &str = "audit.jsonl";
@@ -121,8 +127,19 @@ impl Log {
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = file.map_err(at("open", &path))?;
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| at("lock", &path)(errno.into()))
+        // Who has it writes one line. One that was stopped in the middle must not stop all others.
+        let begin = Instant::now();
+        let mut file = file;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) if begin.elapsed() < PATIENCE => {
+                    file = again;
+                    std::thread::sleep(PAUSE);
+                }
+                Err((_, errno)) => return Err(at("lock", &path)(errno.into())),
+            }
+        }
     }
 
     fn path(&self) -> PathBuf {

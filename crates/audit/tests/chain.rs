@@ -195,6 +195,18 @@ fn files_are_closed_and_the_chain_goes_on() {
 }
 
 #[test]
+fn a_writer_that_stands_still_does_not_hold_up_others_for_ever() {
+    let folder = log(1);
+    let lock = fs::File::create(folder.path().join("audit.lock")).expect("opened");
+    let held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).expect("locked");
+    let mut log = Log::new(folder.path().into(), LONG);
+    let error = log.write(&Event::general("next")).expect_err("not to be had");
+    assert!(error.to_string().contains("could not lock"), "{error}");
+    drop(held);
+    assert_eq!(log.write(&Event::general("next")).expect("written"), 2);
+}
+
+#[test]
 fn many_writers_make_one_chain() {
     let folder = tempfile::tempdir().expect("a directory");
     let writers: Vec<_> = (0..8)

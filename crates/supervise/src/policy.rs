@@ -51,7 +51,7 @@ pub enum Place {
     Usual,
     /// In this directory alone, which must be there.
     Named(PathBuf),
-    /// In this directory alone, if it is there: it lies beside the only configuration that is read.
+    /// In this directory alone: it lies beside the only configuration that is read.
     Beside(PathBuf),
 }
 
@@ -61,7 +61,8 @@ impl Place {
         directory.map_or(Self::Usual, |directory| Self::Named(directory.into()))
     }
 
-    /// The same; else what goes with the configuration of `world`.
+    /// The same; else the one that lies beside the configuration which `world` was told to read, if
+    /// there is one.
     pub fn of(world: &World, directory: Option<&Path>) -> Self {
         match (directory, &world.named) {
             (Some(directory), _) => Self::Named(directory.into()),
@@ -71,7 +72,8 @@ impl Place {
                     true => configuration.clone(),
                     false => configuration.parent().unwrap_or(Path::new("")).into(),
                 };
-                Self::Beside(folder.join(FOLDER))
+                let beside = folder.join(FOLDER);
+                if beside.exists() { Self::Beside(beside) } else { Self::Usual }
             }
         }
     }
