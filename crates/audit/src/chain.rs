@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::log::{CURRENT, MAX_LINE, rotated};
+use crate::log::{CURRENT, TAIL, rotated};
 use crate::record::{NOTHING, Record, digest};
 
 /// A line of the log.
@@ -19,6 +19,13 @@ pub(crate) struct Line {
     pub(crate) bytes: Vec<u8>,
     /// It has an end.
     pub(crate) whole: bool,
+}
+
+impl Line {
+    /// It is a piece of one that is too long.
+    fn is_piece(&self) -> bool {
+        self.bytes.len() as u64 > TAIL
+    }
 }
 
 /// Reads records, oldest first, and goes on with what is written meanwhile.
@@ -51,7 +58,7 @@ impl Reader {
     /// A file cannot be read.
     pub fn next_record(&mut self) -> io::Result<Option<Record>> {
         while let Some(line) = self.next_line()? {
-            if !line.whole {
+            if !line.is_piece() && !line.whole {
                 return Ok(None);
             }
             if let Ok(record) = serde_json::from_slice(&line.bytes) {
@@ -93,7 +100,8 @@ impl Reader {
         Ok(())
     }
 
-    /// The next line. A line without an end comes again with the rest that is written to it.
+    /// The next line. A line without an end comes again with the rest that is written to it; one that
+    /// is longer than any comes in pieces.
     pub(crate) fn next_line(&mut self) -> io::Result<Option<Line>> {
         loop {
             if self.open.is_none() {
@@ -103,7 +111,7 @@ impl Reader {
             }
             let Some((path, file, number)) = &mut self.open else { return Ok(None) };
             let mut bytes = Vec::new();
-            file.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut bytes)?;
+            file.by_ref().take(TAIL + 1).read_until(b'\n', &mut bytes)?;
             let whole = bytes.ends_with(b"\n");
             if bytes.is_empty() {
                 if self.files.is_empty() {
@@ -112,7 +120,7 @@ impl Reader {
                 self.open = None;
                 continue;
             }
-            if !whole && bytes.len() <= MAX_LINE {
+            if !whole && bytes.len() as u64 <= TAIL {
                 file.seek_relative(-(bytes.len() as i64))?;
             }
             if whole {
@@ -182,8 +190,10 @@ pub struct Verified {
     pub records: u64,
     /// Its end; none when it is empty.
     pub head: Option<Head>,
-    /// Lines that a writer which was killed left without an end, and that were sealed.
+    /// Pieces that are no records, as a writer leaves that is killed, and that were sealed.
     pub sealed: u64,
+    /// Bytes at its end that are no record; the next writer seals them.
+    pub unsealed: u64,
     /// The number of the first record, when earlier files are not there any more.
     pub begins_at: Option<u64>,
     /// What was done to it, in order; twenty at most.
@@ -201,9 +211,15 @@ pub fn verify(folder: &Path, known: Option<&Head>) -> io::Result<Verified> {
     let mut reader = Reader::open(folder)?;
     let mut state = State::default();
     while let Some(line) = reader.next_line()? {
-        let whole = line.whole;
+        if line.is_piece() {
+            // No writer goes on behind it, so there is nothing to be lost.
+            let what = "it is longer than any record; nothing behind it was looked at";
+            state.broken(&line.file, line.number, what.into());
+            break;
+        }
+        let ended = line.whole;
         state.take(line, known);
-        if !whole {
+        if !ended {
             break;
         }
     }
@@ -218,9 +234,17 @@ struct State {
     breaks: Vec<Break>,
     /// Number and digest of the record before.
     last: Option<Head>,
-    /// A line that is no record, whose seal must follow: its place and digest.
-    torn: Option<(PathBuf, u64, String, u64)>,
+    /// Lines that are no records, whose seal must follow.
+    torn: Option<Torn>,
     known_found: bool,
+}
+
+/// Lines that are no records.
+struct Torn {
+    file: PathBuf,
+    /// The first one's number.
+    line: u64,
+    bytes: Vec<u8>,
 }
 
 impl State {
@@ -234,25 +258,21 @@ impl State {
         let Line { file, number, bytes, whole } = line;
         let own = digest(&bytes);
         let record = serde_json::from_slice::<Record>(&bytes).ok().filter(|_| whole);
-        let Some(record) = record else {
-            if let Some((file, number, ..)) = self.torn.take() {
-                self.broken(&file, number, "it is no record, and was not sealed".into());
-            }
-            self.torn = Some((file, number, own, bytes.len() as u64));
-            return;
-        };
+        let Some(record) = record else { return self.take_torn(file, number, &bytes) };
         let mut expected = self.last.clone();
-        if let Some((torn_file, torn_number, torn_digest, torn_bytes)) = self.torn.take() {
+        if let Some(torn) = self.torn.take() {
+            let bytes = torn.bytes.len() as u64;
+            let torn_digest = digest(&torn.bytes);
             let is_seal = record.event == "sealed"
                 && record.previous == torn_digest
                 && record.fields.get("torn-bytes").and_then(serde_json::Value::as_u64)
-                    == Some(torn_bytes);
+                    == Some(bytes);
             if is_seal {
                 self.sealed += 1;
                 let before = expected.map_or(0, |last| last.number);
                 expected = Some(Head { number: before, digest: torn_digest });
             } else {
-                self.broken(&torn_file, torn_number, "it is no record, and was not sealed".into());
+                self.broken(&torn.file, torn.line, "it is no record, and was not sealed".into());
                 // What is behind it is judged by itself.
                 expected = Some(Head {
                     number: record.number.saturating_sub(1),
@@ -293,15 +313,24 @@ impl State {
         self.last = Some(Head { number: record.number, digest: own });
     }
 
-    fn finish(mut self, folder: &Path, known: Option<&Head>) -> Verified {
-        // The last line may have been torn and nobody has written since: that is no break.
-        if let Some((file, line, ..)) = &self.torn
-            && self.last.is_none()
-            && *line > 1
-        {
-            let (file, line) = (file.clone(), *line);
-            self.broken(&file, line, "it is no record".into());
+    /// A line that is no record: a seal may follow.
+    fn take_torn(&mut self, file: PathBuf, line: u64, bytes: &[u8]) {
+        match &mut self.torn {
+            None => self.torn = Some(Torn { file, line, bytes: bytes.to_vec() }),
+            Some(torn) if (torn.bytes.len() + bytes.len()) as u64 <= TAIL => {
+                torn.bytes.push(b'\n');
+                torn.bytes.extend_from_slice(bytes);
+            }
+            // More than any writer seals.
+            Some(torn) => {
+                let (file, line) = (torn.file.clone(), torn.line);
+                self.torn = None;
+                self.broken(&file, line, "it is no record, and was not sealed".into());
+            }
         }
+    }
+
+    fn finish(mut self, folder: &Path, known: Option<&Head>) -> Verified {
         if let Some(known) = known
             && !self.known_found
         {
@@ -322,6 +351,7 @@ impl State {
             records: self.records,
             head: self.last,
             sealed: self.sealed,
+            unsealed: self.torn.map_or(0, |torn| torn.bytes.len() as u64),
             begins_at: self.begins_at,
             breaks: self.breaks,
         }

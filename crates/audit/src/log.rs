@@ -1,8 +1,9 @@
 //! Writing: one record at a time, by whichever process has the lock.
 //!
 //! Between two records others may have written, rotated, or been killed in the middle of a line. So
-//! each time the end of the file is looked at, unless it is where this process left it. A line without
-//! an end is what a writer that was killed left: it is closed, and the next record, `sealed`, says so.
+//! each time the end of the file is looked at, unless it is where this process left it. What stands
+//! there behind the last record, and is none, a writer that was killed left, a full disk, or somebody
+//! else: it stays, and the next record, `sealed`, is bound to it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,6 +19,9 @@ use crate::record::{Event, NOTHING, Record, digest};
 
 /// Longest line that is written or read, in bytes.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
+
+/// Bytes before the end in which the last record must be: several lines that are none may follow it.
+pub(crate) const TAIL: u64 = 4 * MAX_LINE as u64;
 
 /// How long another writer is waited for, and between two looks.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,8 +44,8 @@ pub enum LogError {
         #[source]
         source: io::Error,
     },
-    /// What is there is not what was written, so nothing can be bound to it.
-    #[error("could not go on with {}: its last line is no record", .0.display())]
+    /// There is no record near its end to go on from.
+    #[error("could not go on with {}: there is no record in its last {TAIL} bytes", .0.display())]
     Damaged(PathBuf),
     /// The record is longer than any that is read.
     #[error("could not write a record of {0} bytes")]
@@ -83,7 +87,7 @@ enum End {
     Whole,
     /// With a whole record that lacks it.
     Missing,
-    /// With so many bytes of a record.
+    /// With so many bytes that are no record.
     Torn(u64),
 }
 
@@ -222,46 +226,44 @@ pub(crate) fn rotated(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(files)
 }
 
-/// The last record before `size`, or none when the last line is none.
+/// The last record before `size` and what stands behind it, or none when it is not near the end.
 fn find_last(file: &mut File, size: u64) -> io::Result<Option<Last>> {
-    // The last line, one torn behind it, and the end before them.
-    let from = size.saturating_sub(2 * MAX_LINE as u64 + 2);
+    let from = size.saturating_sub(TAIL);
     file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
     file.take(size - from).read_to_end(&mut bytes)?;
-    let (whole, torn) = match bytes.iter().rposition(|byte| *byte == b'\n') {
-        Some(end) => bytes.split_at(end + 1),
-        None => (&[][..], &bytes[..]),
-    };
-    let last = whole.strip_suffix(b"\n").map(|whole| {
-        let begin = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        &whole[begin..]
-    });
-    let number = match last {
-        Some(line) => match serde_json::from_slice::<Record>(line) {
-            Ok(record) => record.number,
-            Err(_) => return Ok(None),
-        },
-        // The very first line is torn.
-        None if from == 0 => 0,
+    let mut last = None;
+    // Behind the end of its line; what is before a first, cut one is not looked at.
+    let mut behind = 0;
+    let mut begin = 0;
+    while let Some(length) = bytes[begin..].iter().position(|byte| *byte == b'\n') {
+        let line = &bytes[begin..begin + length];
+        begin += length + 1;
+        if let Ok(record) = serde_json::from_slice::<Record>(line) {
+            (last, behind) = (Some((record.number, digest(line))), begin);
+        }
+    }
+    let (number, before) = match last {
+        Some(last) => last,
+        // Not even the very first is whole.
+        None if from == 0 => (0, NOTHING.to_owned()),
         None => return Ok(None),
     };
-    let before = last.map_or_else(|| NOTHING.to_owned(), digest);
-    let end = match serde_json::from_slice::<Record>(torn) {
-        _ if torn.is_empty() => return Ok(Some(Last { number, digest: before, end: End::Whole })),
+    let rest = &bytes[behind..];
+    Ok(Some(match serde_json::from_slice::<Record>(rest) {
+        _ if rest.is_empty() => Last { number, digest: before, end: End::Whole },
         Ok(record) if record.number == number + 1 && record.previous == before => {
-            return Ok(Some(Last { number: number + 1, digest: digest(torn), end: End::Missing }));
+            Last { number: number + 1, digest: digest(rest), end: End::Missing }
         }
-        _ => End::Torn(torn.len() as u64),
-    };
-    Ok(Some(Last { number, digest: digest(torn), end }))
+        _ => Last { number, digest: digest(rest), end: End::Torn(rest.len() as u64) },
+    }))
 }
 
+/// The number of a file's first record.
 fn first_number(path: &Path) -> io::Result<Option<u64>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(2 * MAX_LINE as u64 + 2).read_to_end(&mut bytes)?;
-    // The very first may have been torn.
-    let mut lines = bytes.split(|byte| *byte == b'\n').take(2);
+    File::open(path)?.take(TAIL).read_to_end(&mut bytes)?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
     Ok(lines.find_map(|line| Some(serde_json::from_slice::<Record>(line).ok()?.number)))
 }
 

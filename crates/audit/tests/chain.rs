@@ -152,12 +152,47 @@ fn a_torn_line_is_sealed_and_not_lost() {
 }
 
 #[test]
-fn a_log_whose_end_is_no_record_is_not_gone_on_with() {
-    let folder = log(3);
-    change(folder.path(), |lines| lines.push("nonsense".into()));
+fn what_is_no_record_at_the_end_is_sealed_whatever_it_is() {
+    // Lines of somebody else, an empty one, and a seal that was torn itself.
+    let seal = |folder: &Path| {
+        let text = fs::read_to_string(current(folder)).expect("read");
+        text.lines().find(|line| line.contains("sealed")).expect("a seal").to_owned()
+    };
+    let before = log(3);
+    change(before.path(), |lines| lines.push("torn".into()));
+    assert_eq!(whole(before.path()).unsealed, 4);
+    Log::new(before.path().into(), LONG).write(&Event::general("next")).expect("written");
+    assert_eq!((whole(before.path()).sealed, whole(before.path()).unsealed), (1, 0));
+    let half = seal(before.path())[..40].to_owned();
+    for end in ["nonsense\n", "\n\n", "a\nb", &format!("torn\n{half}")] {
+        let folder = log(3);
+        let mut bytes = fs::read(current(folder.path())).expect("read");
+        bytes.extend_from_slice(end.as_bytes());
+        fs::write(current(folder.path()), &bytes).expect("written");
+        assert!(whole(folder.path()).unsealed > 0, "{end:?}");
+        let mut log = Log::new(folder.path().into(), LONG);
+        assert_eq!(log.write(&Event::general("next")).expect("written"), 5, "{end:?}");
+        let found = whole(folder.path());
+        assert_eq!((found.records, found.sealed, found.unsealed), (5, 1, 0), "{end:?}");
+        change(folder.path(), |lines| lines[3].push('x'));
+        assert!(!look(folder.path()).breaks.is_empty(), "{end:?}");
+    }
+}
+
+#[test]
+fn a_line_longer_than_any_hides_nothing() {
+    for length in [70_000, 300_000] {
+        let folder = log(4);
+        change(folder.path(), |lines| lines.insert(2, "x".repeat(length)));
+        let found = look(folder.path());
+        assert_eq!((found.breaks.len(), found.breaks[0].line), (1, 3), "{found:?}");
+    }
+    // Far too much of it: nothing near the end to go on from.
+    let folder = log(2);
+    change(folder.path(), |lines| lines.push("x".repeat(300_000)));
     let mut log = Log::new(folder.path().into(), LONG);
     let error = log.write(&Event::general("next")).expect_err("nothing to bind it to");
-    assert!(error.to_string().contains("no record"), "{error}");
+    assert!(error.to_string().contains("no record in its last"), "{error}");
 }
 
 #[test]

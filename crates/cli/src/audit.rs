@@ -129,7 +129,7 @@ fn tell(found: &casemate_audit::Verified, json: bool) -> Result<u8, Problem> {
             .collect();
         print_json(&json!({
             "records": found.records, "head": head, "sealed": found.sealed,
-            "begins-at": found.begins_at, "breaks": breaks,
+            "unsealed": found.unsealed, "begins-at": found.begins_at, "breaks": breaks,
         }))?;
         return Ok(code);
     }
@@ -137,7 +137,10 @@ fn tell(found: &casemate_audit::Verified, json: bool) -> Result<u8, Problem> {
         outln!("note: it begins with record {first}; the files before are not there");
     }
     if found.sealed > 0 {
-        outln!("note: {} lines were left without an end by writers that were killed", found.sealed);
+        outln!("note: {} times a writer was killed in the middle of a record", found.sealed);
+    }
+    if found.unsealed > 0 {
+        outln!("note: {} bytes at its end are no record; the next one seals them", found.unsealed);
     }
     if !found.breaks.is_empty() {
         let mut problem = Problem::new("the audit log was altered");
