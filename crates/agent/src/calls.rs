@@ -44,6 +44,9 @@ pub(crate) const TROUBLE: u8 = 125;
 /// Longest datagram on a caller's socket, in bytes.
 pub(crate) const MAX_DATAGRAM: usize = 2 * MAX_CALL_NAME + 64;
 
+/// Descriptors in one message at most, unix(7).
+const SCM_MAX_FD: usize = 253;
+
 /// The calls that wait for the host.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
@@ -105,14 +108,14 @@ impl Calls {
             // SAFETY: accept4 has just made it.
             let socket = unsafe { OwnedFd::from_raw_fd(raw) };
             if self.waiting.len() >= MAX_CALLS {
-                refuse(&socket, TROUBLE, "too many calls wait for an answer");
+                say(&socket, TROUBLE, "too many calls wait for an answer");
                 continue;
             }
             self.last = self.last.wrapping_add(1);
             if self.waiting.contains_key(&self.last)
                 || epoll.add_read(&socket, Token::caller(self.last)).is_err()
             {
-                refuse(&socket, TROUBLE, "the agent could not take the call");
+                say(&socket, TROUBLE, "the agent could not take the call");
                 continue;
             }
             self.waiting.insert(self.last, Caller { socket, pipes: None });
@@ -136,7 +139,7 @@ impl Calls {
             }
         };
         let Some(outbox) = outbox else {
-            refuse(&caller.socket, TROUBLE, "there is no connection to the host");
+            say(&caller.socket, TROUBLE, "there is no connection to the host");
             self.waiting.remove(&call);
             return;
         };
@@ -154,14 +157,14 @@ impl Calls {
     /// The host refuses.
     pub(crate) fn refused(&mut self, call: u32, code: u8, reason: &str) {
         if let Some(caller) = self.waiting.remove(&call) {
-            refuse(&caller.socket, code, reason);
+            say(&caller.socket, code, reason);
         }
     }
 
     /// The connection to the host is lost.
     pub(crate) fn abandon(&mut self) {
         for (_, caller) in std::mem::take(&mut self.waiting) {
-            refuse(&caller.socket, TROUBLE, "the connection to the host was lost");
+            say(&caller.socket, TROUBLE, "the connection to the host was lost");
         }
     }
 }
@@ -177,7 +180,8 @@ struct Request {
 /// The next datagram of a caller; none when it has gone or sent something else.
 fn receive(socket: &OwnedFd) -> Result<Option<Request>, Errno> {
     let mut buffer = [0; MAX_DATAGRAM];
-    let mut control = nix::cmsg_space!([RawFd; 2]);
+    // As many as one message can carry: those of one that is cut off would stay open here.
+    let mut control = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
     let mut pieces = [IoSliceMut::new(&mut buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags)?;
@@ -211,11 +215,6 @@ fn is_pipe(fd: impl AsFd) -> bool {
         .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
-/// Tells a caller that there is no service for it.
-fn refuse(socket: &OwnedFd, code: u8, reason: &str) {
-    say(socket, code, reason);
-}
-
 /// Tells a caller how its service ended.
 pub(crate) fn tell_end(socket: &OwnedFd, status: &ExitStatus) {
     let reason = match status {
@@ -227,6 +226,7 @@ pub(crate) fn tell_end(socket: &OwnedFd, status: &ExitStatus) {
     say(socket, status.code(), reason);
 }
 
+/// Tells a caller its exit code, and why.
 fn say(socket: &OwnedFd, code: u8, reason: &str) {
     let pieces = [
         IoSlice::new(std::slice::from_ref(&code)),

@@ -31,9 +31,10 @@ fn full_name(service: &Service) -> String {
 }
 
 /// The host checks names; a path out of the folder is worth a second look.
-fn is_name(text: &str) -> bool {
+fn is_sound(service: &Service) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
-    text.bytes().all(allowed) && !text.starts_with('.')
+    let name = &service.name;
+    !name.is_empty() && !name.starts_with('.') && full_name(service).bytes().all(allowed)
 }
 
 /// What to execute: the files to try, and the argument vector.
@@ -41,7 +42,7 @@ pub(super) type Words = (Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 /// How a service is run.
 pub(super) fn command(service: &Service) -> Result<Words, ExitStatus> {
-    if service.name.is_empty() || !is_name(&service.name) || !is_name(&full_name(service)) {
+    if !is_sound(service) {
         let reason = format!("{:?} is no name of a service", full_name(service));
         return Err(ExitStatus::NotExecutable { reason });
     }
@@ -79,6 +80,9 @@ pub(super) fn variables(service: &Service) -> Vec<(&'static str, String)> {
 /// Connects to the service when it is a socket; none when it is something else.
 pub(super) fn connect(service: &Service) -> Option<Result<OwnedFd, ExitStatus>> {
     use std::os::unix::fs::FileTypeExt;
+    if !is_sound(service) {
+        return None;
+    }
     let first = files(service).find_map(|path| {
         let kind = std::fs::metadata(&path).ok()?.file_type();
         Some((path, kind.is_socket()))
@@ -134,6 +138,7 @@ mod tests {
         {
             let refused = command(&service(name, argument, ""));
             assert!(matches!(refused, Err(ExitStatus::NotExecutable { .. })), "{name} {argument}");
+            assert!(connect(&service(name, argument, "")).is_none(), "{name} {argument}");
         }
     }
 
