@@ -101,27 +101,31 @@ fn decide(world: &World, arguments: &Broker) -> Result<Verdict, Problem> {
         Err(flaw) => return Ok(refused(format!("not a call: {}", flaw.message))),
     };
     let running: BTreeSet<String> = running::names(world)?.into_iter().collect();
-    let read = policy::load(policy::Place::of(world, None), &world.places)?;
+    let read = match policy::load(policy::Place::of(world, None), &world.places) {
+        Ok(read) => read,
+        // Where the policy lies is not for a guest.
+        Err(error) => return Ok(refused(error.to_string())),
+    };
     let engine = Engine::new(read.policy, policy::system(world.settings(), &running));
     let tell = |wanted: bool, what: &str| {
         if wanted {
             notify::notify(world, source, &format!("{service}: {what}"));
         }
     };
-    let (rule, target, user) = match engine.decide(&request) {
+    let (rule, target, user, autostart) = match engine.decide(&request) {
         Decision::Deny { reason, rule, notify } => {
             tell(notify, "refused");
             let by = rule.map_or(String::new(), |rule| format!(" ({})", placed(&engine, rule).0));
             return Ok(refused(format!("{reason}{by}")));
         }
-        Decision::Ask { rule, choices, default, user, .. } => {
+        Decision::Ask { rule, choices, default, user, notify, autostart } => {
             let question = Question {
                 source: source.clone(),
                 service: service.clone(),
                 choices: choices.iter().map(ToString::to_string).collect(),
                 default: default.as_ref().map(ToString::to_string),
             };
-            let answer = ask::ask(world, &question);
+            let answer = ask::ask(world, &question, std::io::stdin().as_fd());
             let chosen = match &answer {
                 Said::Target(name) => choices.iter().find(|choice| choice.to_string() == *name),
                 Said::No(why) => {
@@ -129,14 +133,15 @@ fn decide(world: &World, arguments: &Broker) -> Result<Verdict, Problem> {
                     return Ok(refused(format!("{why} ({by})")));
                 }
             };
+            tell(notify && chosen.is_some(), "let through");
             match chosen {
-                Some(target) => (rule, *target, user),
+                Some(target) => (rule, *target, user, autostart),
                 None => return Ok(refused("the answer is none of the choices")),
             }
         }
-        Decision::Allow { rule, target, user, notify, .. } => {
+        Decision::Allow { rule, target, user, notify, autostart } => {
             tell(notify, "let through");
-            (rule, target, user)
+            (rule, target, user, autostart)
         }
     };
     let by = placed(&engine, rule).0;
@@ -150,15 +155,25 @@ fn decide(world: &World, arguments: &Broker) -> Result<Verdict, Problem> {
         }
         Destination::Compartment(name) => Target::Declared(name.into()),
         Destination::DisposableOf(name) => run::fresh(world, name)?,
-        Destination::Disposable => return Ok(refused("the caller has no default disposable")),
+        Destination::Disposable => {
+            let caller = engine.system().named(source);
+            match caller.and_then(|caller| caller.default_disposable.as_deref()) {
+                Some(template) => run::fresh(world, template)?,
+                None => return Ok(refused("the caller has no default disposable")),
+            }
+        }
     };
     let wanted = control::Run {
         user: user.map(str::to_owned),
         service: Some(called(service, source, &arguments.target)?),
         ..control::Run::default()
     };
-    crate::event_loop()?.block_on(connect(world, &target, wanted))?;
-    connected(target.name())
+    if crate::event_loop()?.block_on(connect(world, &target, wanted, autostart))? {
+        return connected(target.name());
+    }
+    Ok(refused(format!(
+        "the target is not running any more, and the rule does not start it ({by})"
+    )))
 }
 
 fn no_service(name: &str) -> Verdict {
@@ -166,21 +181,36 @@ fn no_service(name: &str) -> Verdict {
     Verdict::Refused { code: 127, detail: reason.clone(), reason }
 }
 
-/// Opens the service's session with standard input as its socket.
-async fn connect(world: &World, target: &Target, wanted: control::Run) -> Result<(), Problem> {
+/// Opens the service's session with standard input as its socket. False when the target is down and
+/// shall not be started (`autostart`).
+async fn connect(
+    world: &World,
+    target: &Target,
+    wanted: control::Run,
+    autostart: bool,
+) -> Result<bool, Problem> {
     let request = control::Request::Run(Box::new(wanted));
     for _ in 0..run::ATTEMPTS {
-        let mut supervisor = Supervisor::of(world, target).await?;
         let socket: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned()?;
+        if ask::is_closed(socket.as_fd()) {
+            return Err(Problem::new("whoever called has gone"));
+        }
+        let mut supervisor = match autostart {
+            true => Supervisor::of(world, target).await?,
+            false => match running::supervisor(world, &target.name())? {
+                Some(supervisor) => supervisor,
+                None => return Ok(false),
+            },
+        };
         if supervisor.send(&request, vec![socket], true).await.is_err() {
             continue;
         }
         loop {
             match supervisor.receive::<Progress>().await? {
-                Ok(Answer { value: Progress { session: Some(_), .. }, .. }) => return Ok(()),
+                Ok(Answer { value: Progress { session: Some(_), .. }, .. }) => return Ok(true),
                 Ok(Answer { more: true, .. }) => {}
                 // It has ended already; what it said is in the socket.
-                Ok(Answer { more: false, .. }) => return Ok(()),
+                Ok(Answer { more: false, .. }) => return Ok(true),
                 Err(Failure::Stopping) => {
                     supervisor.closed().await;
                     break;

@@ -8,7 +8,8 @@
 //!
 //! One process for each call, gone when the call goes through: what it may take (a question to the
 //! user, the start of another compartment) holds up nobody. Its standard input is the far end of the
-//! socket that the caller's link gets; its standard output says the [`Verdict`], one line.
+//! socket that the caller's link gets; its standard output says the [`Verdict`], one line. When the near
+//! end is closed, because the caller or the supervisor has gone, it stops asking and starting.
 
 use std::path::{Path, PathBuf};
 

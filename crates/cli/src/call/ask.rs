@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,14 +14,16 @@ use std::time::{Duration, Instant};
 
 use casemate_host::sockets;
 use casemate_supervise::prepare::{PrepareError, World};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Problem;
 
 /// Longest answer, in bytes: the name of a target, and some.
-const MAX_ANSWER: u64 = 4096;
+const MAX_ANSWER: usize = 4096;
 
-/// How often a program is looked at that has not answered yet.
+/// How often a program is looked at that has answered and not ended yet.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is asked.
@@ -72,17 +75,17 @@ impl Question {
     }
 }
 
-/// Asks, and waits for the answer.
-pub(super) fn ask(world: &World, question: &Question) -> Answer {
+/// Asks, and waits for the answer, as long as `caller`, a socket, is open at its other end.
+pub(super) fn ask(world: &World, question: &Question, caller: BorrowedFd<'_>) -> Answer {
     let settings = &world.settings().ask;
-    let deadline = Instant::now() + settings.timeout;
+    let wait = Wait { until: Instant::now() + settings.timeout, caller };
     if let Some(program) = &settings.program {
         let mut command = Command::new(program.as_path());
         command.arg(question.text());
-        return run(command, question, deadline);
+        return run(command, question, wait);
     }
     match sockets::connect(&socket(world)) {
-        Ok(terminal) => return in_terminal(terminal, question, deadline),
+        Ok(terminal) => return in_terminal(terminal, question, wait),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Answer::No(format!("could not ask in the terminal: {error}"));
         }
@@ -90,12 +93,62 @@ pub(super) fn ask(world: &World, question: &Question) -> Answer {
         Err(_) => {}
     }
     match dialogue(question) {
-        Some(command) => run(command, question, deadline),
+        Some(command) => run(command, question, wait),
         None => Answer::No(
             "there is nobody to ask: no desktop dialogue (zenity or kdialog), no `casemate ask` in \
              a terminal, no program in [ask]"
                 .into(),
         ),
+    }
+}
+
+/// The other end of a socket is closed.
+pub(super) fn is_closed(socket: BorrowedFd<'_>) -> bool {
+    let mut watched = [PollFd::new(socket, PollFlags::empty())];
+    let found = poll(&mut watched, PollTimeout::ZERO);
+    found.is_ok_and(|count| count > 0)
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy)]
+struct Wait<'a> {
+    until: Instant,
+    caller: BorrowedFd<'a>,
+}
+
+impl Wait<'_> {
+    /// A line of whoever was asked; why there is none.
+    fn line(&self, from: &mut (impl Read + AsFd)) -> Result<String, &'static str> {
+        let mut line = Vec::new();
+        loop {
+            let left = self.until.saturating_duration_since(Instant::now());
+            // Rounded up, so that it is over when poll says so.
+            let left = PollTimeout::try_from(left + Duration::from_micros(999));
+            let mut watched = [
+                PollFd::new(from.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.caller, PollFlags::empty()),
+            ];
+            match poll(&mut watched, left.unwrap_or(PollTimeout::MAX)) {
+                Ok(0) => return Err("there was no answer in time"),
+                Err(Errno::EINTR) => continue,
+                Err(_) => return Err("the answer could not be waited for"),
+                Ok(_) if watched[1].any() == Some(true) => return Err("whoever called has gone"),
+                Ok(_) => {}
+            }
+            let mut bytes = [0; 256];
+            match from.read(&mut bytes) {
+                // A program may leave out the end of its only line.
+                Ok(0) => break,
+                Ok(count) => line.extend_from_slice(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err("the answer could not be read"),
+            }
+            if line.contains(&b'\n') || line.len() > MAX_ANSWER {
+                break;
+            }
+        }
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(line).into_owned())
     }
 }
 
@@ -123,8 +176,9 @@ fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// Runs a program that asks: it prints the chosen target.
-fn run(mut command: Command, question: &Question, deadline: Instant) -> Answer {
+/// Runs a program that asks: it prints the chosen target, and ends with 0. It is killed when nobody
+/// waits for it any more.
+fn run(mut command: Command, question: &Question, wait: Wait<'_>) -> Answer {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     command.env("CASEMATE_SOURCE", &question.source);
     command.env("CASEMATE_SERVICE", &question.service);
@@ -138,30 +192,26 @@ fn run(mut command: Command, question: &Question, deadline: Instant) -> Answer {
         // One that does not read them has them in its question.
         let _ = stdin.write_all((question.ordered().join("\n") + "\n").as_bytes());
     }
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.map(|stdout| stdout.take(MAX_ANSWER).read_to_string(&mut text));
-        read.and_then(Result::ok).map(|_| text)
-    });
-    let status = loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
-            Ok(Some(status)) => break status,
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Answer::No(format!("{what} had no answer in time"));
+    let Some(mut stdout) = child.stdout.take() else {
+        return Answer::No(format!("could not hear {what}"));
+    };
+    let said = wait.line(&mut stdout).and_then(|line| {
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => return Ok((line, status)),
+                Ok(None) if Instant::now() < wait.until => std::thread::sleep(LOOK),
+                _ => return Err("there was no answer in time"),
             }
         }
-    };
-    if !status.success() {
-        return Answer::No(format!("the user said no ({what}, {status})"));
-    }
-    // Others may hold its output open; what it said itself is there.
-    match reader.join().ok().flatten() {
-        Some(text) => question.judge(&text),
-        None => Answer::No(format!("could not read the answer of {what}")),
+    });
+    match said {
+        Ok((line, status)) if status.success() => question.judge(&line),
+        Ok((_, status)) => Answer::No(format!("the user said no ({what}, {status})")),
+        Err(why) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Answer::No(format!("{why} ({what})"))
+        }
     }
 }
 
@@ -170,23 +220,16 @@ fn socket(world: &World) -> PathBuf {
     world.places.runtime().join("ask.sock")
 }
 
-fn in_terminal(terminal: UnixStream, question: &Question, deadline: Instant) -> Answer {
-    let exchange = || -> io::Result<Option<String>> {
-        let mut line = serde_json::to_vec(question).map_err(io::Error::other)?;
+fn in_terminal(mut terminal: UnixStream, question: &Question, wait: Wait<'_>) -> Answer {
+    let put = serde_json::to_vec(question).map_err(io::Error::other).and_then(|mut line| {
         line.push(b'\n');
-        (&terminal).write_all(&line)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        terminal.set_read_timeout(Some(left.max(LOOK)))?;
-        let mut answer = String::new();
-        BufReader::new((&terminal).take(MAX_ANSWER)).read_line(&mut answer)?;
-        Ok(answer.ends_with('\n').then_some(answer))
-    };
-    match exchange() {
-        Ok(Some(answer)) => question.judge(&answer),
-        Ok(None) => Answer::No("the terminal that was asked has gone".into()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Answer::No("nobody answered in the terminal in time".into())
-        }
+        terminal.write_all(&line)
+    });
+    match put {
+        Ok(()) => match wait.line(&mut terminal) {
+            Ok(line) => question.judge(&line),
+            Err(why) => Answer::No(format!("{why} (in the terminal)")),
+        },
         Err(error) => Answer::No(format!("could not ask in the terminal: {error}")),
     }
 }
@@ -260,9 +303,10 @@ mod tests {
     }
 
     fn by(script: &str, timeout: Duration) -> Answer {
+        let (caller, _link) = UnixStream::pair().expect("a pair");
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        run(command, &question(), Instant::now() + timeout)
+        run(command, &question(), Wait { until: Instant::now() + timeout, caller: caller.as_fd() })
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -286,14 +330,49 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_leaves_others_behind_is_not_waited_for() {
+        let begin = Instant::now();
+        assert_eq!(by("echo a; sleep 30 &", LONG), Answer::Target("a".into()));
+        assert!(begin.elapsed() < LONG);
+    }
+
+    #[test]
+    fn a_question_whose_caller_goes_is_taken_back() {
+        let (caller, link) = UnixStream::pair().expect("a pair");
+        assert!(!is_closed(caller.as_fd()));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0\"; exec sleep 60"]).arg(file.path());
+        let asked = std::thread::spawn(move || {
+            let wait = Wait { until: Instant::now() + LONG, caller: caller.as_fd() };
+            (run(command, &question(), wait), is_closed(caller.as_fd()))
+        });
+        let pid = loop {
+            let text = fs::read_to_string(file.path()).expect("read");
+            if let Ok(pid) = text.trim().parse::<i32>() {
+                break pid;
+            }
+            std::thread::sleep(LOOK);
+        };
+        drop(link);
+        let (answer, closed) = asked.join().expect("asked");
+        assert!(matches!(&answer, Answer::No(why) if why.contains("has gone")), "{answer:?}");
+        assert!(closed);
+        let gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+        assert_eq!(gone, Err(Errno::ESRCH), "the program goes with it");
+    }
+
+    #[test]
     fn a_terminal_that_goes_away_has_said_no() {
+        let (caller, _link) = UnixStream::pair().expect("a pair");
+        let wait = Wait { until: Instant::now() + LONG, caller: caller.as_fd() };
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         drop(theirs);
-        let answer = in_terminal(ours, &question(), Instant::now() + LONG);
+        let answer = in_terminal(ours, &question(), wait);
         assert!(matches!(answer, Answer::No(_)), "{answer:?}");
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         (&theirs).write_all(b"a\n").expect("written");
-        let answer = in_terminal(ours, &question(), Instant::now() + LONG);
+        let answer = in_terminal(ours, &question(), wait);
         assert_eq!(answer, Answer::Target("a".into()));
     }
 }

@@ -12,14 +12,17 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus as HowEnded, Stdio};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use casemate_policy::split_call;
 use casemate_supervise::policy::Place;
 use casemate_supervise::prepare::World;
 use casemate_wire::limits::MAX_PAYLOAD;
 use casemate_wire::{Decoder, ExitStatus, Kind, encode, encode_header};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 use crate::failure::Problem;
 
@@ -102,11 +105,16 @@ fn run(mut command: Command, socket: UnixStream, teller: &Teller) -> io::Result<
     let (Some(stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let pid = Pid::from_raw(child.id() as i32);
+    // None when it was waited for: its number may be another's then.
+    let running = Arc::new(Mutex::new(Some(pid)));
+    let served = running.clone();
     std::thread::spawn(move || {
         give(socket, File::from(OwnedFd::from(stdin)));
         // The caller has gone: whoever serves it need not go on.
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP);
+        if let Some(pid) = *served.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = kill(pid, Signal::SIGHUP);
+        }
     });
     let mut buffer = vec![0; MAX_PAYLOAD];
     loop {
@@ -122,6 +130,11 @@ fn run(mut command: Command, socket: UnixStream, teller: &Teller) -> io::Result<
         }
     }
     drop(stdout);
+    // Waits and leaves it as it is, so that its number stays its own until nobody signals it.
+    while let Err(Errno::EINTR) = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+    {
+    }
+    running.lock().unwrap_or_else(PoisonError::into_inner).take();
     child.wait().map(ended)
 }
 

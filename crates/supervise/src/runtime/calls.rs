@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,18 +18,11 @@ use crate::life::Event;
 /// Exit code of a caller when its broker failed.
 const TROUBLE: u8 = 125;
 
-/// A broker at work.
-#[derive(Debug)]
-struct Broker {
-    /// Ours of the pair whose other end it connects.
-    socket: OwnedFd,
-    child: Arc<Mutex<Child>>,
-}
-
-/// Those that have a call.
+/// Those that have a call: for each, our end of the pair whose other end it connects. A broker ends
+/// when that is closed.
 #[derive(Debug)]
 pub(super) struct Brokers {
-    by_call: HashMap<u32, Broker>,
+    by_call: HashMap<u32, OwnedFd>,
     pace: Arc<Mutex<Pace>>,
 }
 
@@ -65,12 +58,10 @@ impl Runtime<'_> {
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
-        let child = Arc::new(Mutex::new(child));
         let (events, launch) = (self.events.clone(), self.launches);
         let what = format!("{service} from {} to {target:?}", broker.source);
         let [source, target, service] = [&broker.source, target, service].map(str::to_owned);
         let (record, pace) = (self.assignment.audit.clone(), self.brokers.pace.clone());
-        let ended = child.clone();
         std::thread::spawn(move || {
             let mut line = String::new();
             let read = BufReader::new(stdout.take(MAX_VERDICT)).read_line(&mut line);
@@ -103,35 +94,21 @@ impl Runtime<'_> {
             // Nobody listens when the life has ended meanwhile.
             let _ = events.send((launch, Event::CallDecided { call, result }));
             // A service of the host goes on in it.
-            reap(&ended);
+            let _ = child.wait();
         });
-        self.brokers.by_call.insert(call, Broker { socket: ours.into(), child });
+        self.brokers.by_call.insert(call, ours.into());
         Ok(())
     }
 
     /// The caller's link gets its end of what the broker has connected.
     pub(super) fn connect_call(&mut self, stream: u32, call: u32) {
-        if let Some(broker) = self.brokers.by_call.remove(&call) {
-            self.order(Order::Connect { stream, call }, Some(broker.socket));
+        if let Some(socket) = self.brokers.by_call.remove(&call) {
+            self.order(Order::Connect { stream, call }, Some(socket));
         }
     }
 
     /// Nobody waits for it any more: the question it may be asking goes away.
     pub(super) fn forget_call(&mut self, call: u32) {
-        if let Some(broker) = self.brokers.by_call.remove(&call) {
-            let mut child = broker.child.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = child.kill();
-        }
+        self.brokers.by_call.remove(&call);
     }
-}
-
-/// Waits for the end of a broker without keeping others from killing it.
-fn reap(child: &Mutex<Child>) {
-    let pid = child.lock().unwrap_or_else(PoisonError::into_inner).id();
-    let pid = nix::unistd::Pid::from_raw(pid as i32);
-    // Leaves it for `wait`, so that its number is nobody else's before.
-    let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
-    while let Err(nix::Error::EINTR) = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags) {
-    }
-    let _ = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
 }
