@@ -83,6 +83,12 @@ fn calls_are_recorded_with_what_decided_them() {
         (&calls[0]["fields"]["allowed"], &calls[1]["fields"]["allowed"]),
         (&true.into(), &false.into())
     );
+    let count = |kind: &str| found.iter().filter(|record| record["event"] == kind).count();
+    assert_eq!(
+        count("session"),
+        count("session-end"),
+        "a call is no session of its caller: {found:?}"
+    );
     assert!(calls[0]["fields"]["by"].as_str().is_some_and(|by| by.ends_with("30-x.policy:1")));
     world.casemate(["audit", "verify"]).done().ok();
 }

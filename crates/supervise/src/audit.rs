@@ -124,7 +124,7 @@ pub(crate) fn snapshot(name: &str, snapshot: &str, memory: bool) -> Event {
     Event::of(name, "snapshot").with("snapshot", short(snapshot)).with("memory", memory)
 }
 
-/// A call more than there are records for in a while; how many there were is told by the next.
+/// Calls, and sessions that other guests' calls opened, more than there are records for in a while.
 pub(crate) fn calls_left_out(name: &str, count: u32) -> Event {
     Event::of(name, "calls-left-out").with("count", count)
 }
@@ -150,18 +150,22 @@ impl Pace {
         Self { since: now, written: 0, left_out: 0 }
     }
 
-    /// Whether one more may be written; with how many were left out before, which is to be written
-    /// first.
-    pub(crate) fn admit(&mut self, now: Instant) -> Option<u32> {
+    /// Whether one more may be written.
+    pub(crate) fn allows(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) >= Self::SPAN {
             (self.since, self.written) = (now, 0);
         }
-        if self.written >= Self::MOST {
-            self.left_out = self.left_out.saturating_add(1);
-            return None;
+        let allowed = self.written < Self::MOST;
+        match allowed {
+            true => self.written += 1,
+            false => self.left_out = self.left_out.saturating_add(1),
         }
-        self.written += 1;
-        Some(std::mem::take(&mut self.left_out))
+        allowed
+    }
+
+    /// The same; with how many were left out before, which is to be written first.
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<u32> {
+        self.allows(now).then(|| std::mem::take(&mut self.left_out))
     }
 }
 
@@ -178,7 +182,7 @@ mod tests {
         }
         assert_eq!((pace.admit(now), pace.admit(now)), (None, None));
         now += Pace::SPAN;
-        assert_eq!(pace.admit(now), Some(2));
+        assert_eq!((pace.allows(now), pace.admit(now)), (true, Some(2)));
         assert_eq!(pace.admit(now), Some(0));
     }
 

@@ -7,7 +7,7 @@ mod calls;
 mod memory;
 mod snapshot;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -119,6 +119,10 @@ struct Runtime<'h> {
     /// The snapshot that is being taken.
     shot: Option<Shot>,
     brokers: Brokers,
+    /// Sessions whose end is recorded, as their beginning was.
+    recorded: BTreeSet<u32>,
+    /// That a block of the root is damaged is recorded already.
+    damage_recorded: bool,
 }
 
 /// How a supervisor's work ended.
@@ -169,6 +173,8 @@ pub(crate) async fn run<'h>(
         layers_made: 0,
         shot: None,
         brokers: Brokers::default(),
+        recorded: BTreeSet::new(),
+        damage_recorded: false,
     };
     runtime.check_image();
     runtime.launch();
@@ -416,9 +422,7 @@ impl Runtime<'_> {
                 if report == Report::Ready {
                     self.volumes_are_formatted();
                 }
-                if let Some(event) = audit::reported(self.name(), &report) {
-                    self.assignment.audit.write(&event);
-                }
+                self.record_report(&report);
                 self.tell(Event::Report(report));
             }
             Err(OrderError::Closed) => self.orders = None,
@@ -447,8 +451,26 @@ impl Runtime<'_> {
         &self.assignment.plan.instance.name
     }
 
-    fn record_session(&self, stream: u32, session: &OpenSession) {
-        self.assignment.audit.write(&audit::session(self.name(), stream, session));
+    /// Sessions that another guest's call has opened are recorded only so often.
+    fn record_session(&mut self, stream: u32, session: &OpenSession) {
+        let guests =
+            |service: &casemate_wire::Service| service.source != casemate_wire::Service::HOST;
+        if !session.service.as_ref().is_some_and(guests) || self.brokers.admit() {
+            self.recorded.insert(stream);
+            self.assignment.audit.write(&audit::session(self.name(), stream, session));
+        }
+    }
+
+    /// Of what the guest says only what it can say once is recorded.
+    fn record_report(&mut self, report: &Report) {
+        let is_new = match report {
+            Report::Ended { stream, .. } => self.recorded.remove(stream),
+            Report::RootDamaged { .. } => !std::mem::replace(&mut self.damage_recorded, true),
+            _ => true,
+        };
+        if let Some(event) = audit::reported(self.name(), report).filter(|_| is_new) {
+            self.assignment.audit.write(&event);
+        }
     }
 
     fn tell(&mut self, event: Event) {

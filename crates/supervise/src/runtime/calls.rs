@@ -33,6 +33,14 @@ impl Default for Brokers {
     }
 }
 
+impl Brokers {
+    /// Whether one more thing that a guest has caused may be recorded. What is left out is told with
+    /// the next call.
+    pub(super) fn admit(&self) -> bool {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).allows(Instant::now())
+    }
+}
+
 impl Runtime<'_> {
     pub(super) fn decide(&mut self, call: u32, target: &str, service: &str) {
         if let Err(error) = self.start_broker(call, target, service) {
