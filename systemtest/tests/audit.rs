@@ -1,6 +1,8 @@
 //! The audit log: what is in it, what is not, and what is found when it was altered.
 
 use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
@@ -83,10 +85,15 @@ fn calls_are_recorded_with_what_decided_them() {
         (&calls[0]["fields"]["allowed"], &calls[1]["fields"]["allowed"]),
         (&true.into(), &false.into())
     );
+    // The client hears of a session's end before the log does.
+    let found = until("the session's end", SHORT, || {
+        let found = records(&world);
+        found.iter().any(|record| record["event"] == "session-end").then_some(found)
+    });
     let count = |kind: &str| found.iter().filter(|record| record["event"] == kind).count();
     assert_eq!(
-        count("session"),
-        count("session-end"),
+        (count("session"), count("session-end")),
+        (1, 1),
         "a call is no session of its caller: {found:?}"
     );
     assert!(calls[0]["fields"]["by"].as_str().is_some_and(|by| by.ends_with("30-x.policy:1")));
@@ -145,4 +152,37 @@ fn no_log_is_written_where_none_is_wanted() {
     assert!(!file(&world).exists());
     let verified = world.casemate(["audit", "verify"]).done().ok();
     assert_eq!(verified.text(), "the audit log is empty");
+}
+
+#[test]
+fn records_are_sent_as_they_are_written_and_wait_while_nobody_takes_them() {
+    let Some(world) = world(here!()) else { return };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let text = fs::read_to_string(world.config()).expect("read");
+    world.configure(&format!("{text}\n[audit]\nsyslog = \"tcp://{address}\"\n"));
+    drop(listener);
+    world.run(["true"]).done().ok();
+    let status = || world.casemate(["audit", "status", "--json"]).done().ok().json();
+    let waits = until("it is said that nobody is there", SHORT, || {
+        let found = status()["places"][0].clone();
+        found["error"].is_string().then_some(found)
+    });
+    assert_eq!((&waits["to"], &waits["arrived"]), (&format!("tcp://{address}").into(), &0.into()));
+    world.casemate(["audit", "forward"]).done().exits(1).says("could not connect");
+    let listener = TcpListener::bind(address).expect("bound again");
+    let taken = std::thread::spawn(move || {
+        let mut text = String::new();
+        while !text.contains("session-end") {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            stream.read_to_string(&mut text).expect("read");
+        }
+        text
+    });
+    let text = taken.join().expect("taken");
+    assert!(text.contains("<110>1 20") && text.contains("[meta sequenceId=\"1\"]"), "{text}");
+    until("it is known to have arrived", SHORT, || {
+        let found = status()["places"][0].clone();
+        (found["arrived"].as_u64() >= Some(3) && found["error"].is_null()).then_some(())
+    });
 }

@@ -28,6 +28,22 @@ impl Line {
     }
 }
 
+/// A record and its line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The record.
+    pub record: Record,
+    /// Its bytes, without the end of the line.
+    pub line: Vec<u8>,
+}
+
+impl Entry {
+    /// What binds the next record to it, and a head to the log.
+    pub fn head(&self) -> Head {
+        Head { number: self.record.number, digest: digest(&self.line) }
+    }
+}
+
 /// Reads records, oldest first, and goes on with what is written meanwhile.
 #[derive(Debug)]
 pub struct Reader {
@@ -57,12 +73,20 @@ impl Reader {
     /// # Errors
     /// A file cannot be read.
     pub fn next_record(&mut self) -> io::Result<Option<Record>> {
+        Ok(self.next_entry()?.map(|entry| entry.record))
+    }
+
+    /// The same with its line, for who passes it on.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         while let Some(line) = self.next_line()? {
             if !line.is_piece() && !line.whole {
                 return Ok(None);
             }
             if let Ok(record) = serde_json::from_slice(&line.bytes) {
-                return Ok(Some(record));
+                return Ok(Some(Entry { record, line: line.bytes }));
             }
         }
         Ok(None)
@@ -82,6 +106,20 @@ impl Reader {
     /// # Errors
     /// A file cannot be read.
     pub fn skip_to(&mut self, number: u64) -> io::Result<()> {
+        if number == 0 {
+            return Ok(());
+        }
+        self.skip_files(number);
+        while let Some(record) = self.next_record()? {
+            if record.number >= number {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out files that have only records before this one.
+    pub fn skip_files(&mut self, number: u64) {
         // Each file is called by its first record: one whose next begins at or before it is all old.
         while let Some(next) = self.files.get(1)
             && let Some(first) = first_of(next)
@@ -89,15 +127,6 @@ impl Reader {
         {
             self.files.pop_front();
         }
-        if number == 0 {
-            return Ok(());
-        }
-        while let Some(record) = self.next_record()? {
-            if record.number >= number {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// The next line. A line without an end comes again with the rest that is written to it; one that

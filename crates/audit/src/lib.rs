@@ -5,15 +5,18 @@
 //! audit/audit.jsonl            records, oldest first; written by every supervisor and command
 //!       audit-000000000017.jsonl   files that had grown too long, by the number of their first record
 //!       audit.lock             who writes has it
+//!       forward/               how far records were sent elsewhere
 //! ```
 //! It says that something happened and to whom, never what was in it: no argument of a command, no
 //! content of a file, no secret. What it is worth against somebody who may write to it is in
 //! docs/design/0016.
 
 mod chain;
+mod forwarded;
 mod log;
 mod record;
 
-pub use chain::{Break, Head, Reader, Verified, verify};
+pub use chain::{Break, Entry, Head, Reader, Verified, verify};
+pub use forwarded::{Forwarded, Progress};
 pub use log::{Log, LogError};
 pub use record::{Event, Record, TimeError, parse_since};

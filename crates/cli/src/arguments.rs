@@ -155,6 +155,10 @@ pub(crate) enum Audit {
         #[command(flatten)]
         filter: AuditFilter,
     },
+    /// Show where records are sent, and how many have not arrived.
+    Status(Json),
+    /// Send what has not arrived, once, and say why it does not.
+    Forward,
 }
 
 /// Which records.

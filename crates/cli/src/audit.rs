@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use casemate_audit::{Event, Head, Reader, Record, parse_since, verify};
+use casemate_audit::{Event, Forwarded, Head, Progress, Reader, Record, parse_since, verify};
 use casemate_config::{CompartmentName, VolumeName};
 use casemate_host::clock;
-use casemate_supervise::audit::Audit as Writer;
+use casemate_supervise::audit::{Audit as Writer, Forwarder};
 use casemate_supervise::prepare::World;
 use casemate_wire::text::harmless_line;
 use serde_json::{Value, json};
 
-use crate::arguments::{Audit, AuditFilter};
+use crate::arguments::{Audit, AuditFilter, Json};
 use crate::failure::Problem;
 use crate::print_json;
 
@@ -49,6 +49,8 @@ pub(crate) fn audit(world: &World, command: &Audit) -> Result<u8, Problem> {
             }
             if *json { print_json(&found) } else { Ok(0) }
         }
+        Audit::Status(form) => status(world, &folder, *form),
+        Audit::Forward => forward(world),
         Audit::Follow { filter } => {
             let wanted = Wanted::of(filter)?;
             let now = parse_since("0s", clock::now_ns() / 1_000_000_000)
@@ -72,6 +74,66 @@ pub(crate) fn audit(world: &World, command: &Audit) -> Result<u8, Problem> {
             }
         }
     }
+}
+
+/// Where records go, and how far they are.
+fn status(world: &World, folder: &std::path::Path, form: Json) -> Result<u8, Problem> {
+    let failed = |error: std::io::Error| {
+        Problem::new(format!("could not read the audit log in {}", folder.display()))
+            .because(&error)
+    };
+    let mut reader = Reader::open(folder).map_err(failed)?;
+    let mut last = 0;
+    while let Some(record) = reader.next_record().map_err(failed)? {
+        last = record.number;
+    }
+    let state = Forwarded::load(folder).map_err(|error| {
+        Problem::new("could not tell how far records were sent").because(&error)
+    })?;
+    let settings = &world.settings().audit;
+    let syslog = settings.syslog.as_ref().map(|syslog| syslog.server.to_string());
+    let kernel = settings.auditd.then(|| "the kernel's audit".to_owned());
+    let places: Vec<(String, Progress)> = [(syslog, state.syslog), (kernel, state.auditd)]
+        .into_iter()
+        .filter_map(|(place, progress)| Some((place?, progress)))
+        .collect();
+    if form.json {
+        let places: Vec<Value> = places
+            .iter()
+            .map(|(to, progress)| {
+                let waiting = last.saturating_sub(progress.number);
+                json!({ "to": to, "arrived": progress.number, "waiting": waiting, "error": progress.error })
+            })
+            .collect();
+        return print_json(&json!({ "enabled": settings.enable, "last": last, "places": places }));
+    }
+    match (settings.enable, last) {
+        (false, _) => outln!("no audit log is written: `enable = false` in [audit]"),
+        (true, 0) => outln!("the audit log is empty"),
+        (true, last) => outln!("the last record is {last}"),
+    }
+    if places.is_empty() {
+        outln!("records are sent nowhere");
+    }
+    for (to, progress) in places {
+        let waiting = last.saturating_sub(progress.number);
+        outln!("{to}: {} arrived, {waiting} wait", progress.number);
+        if let Some(error) = &progress.error {
+            outln!("  {}", harmless_line(error, SHOWN));
+        }
+    }
+    Ok(0)
+}
+
+/// Sends what has not arrived.
+fn forward(world: &World) -> Result<u8, Problem> {
+    let forwarder = Forwarder::of(world).ok_or_else(|| {
+        Problem::new("the configuration sends records nowhere")
+            .hint("set `syslog` in [audit], for example \"tls://logs.example.org\"")
+    })?;
+    let failed = |error| Problem::new("could not start what sends records").because(&error);
+    let done = forwarder.command().arg("--once").status().map_err(failed)?;
+    Ok(u8::from(!done.success()))
 }
 
 /// Writes a record of something that a command did.

@@ -47,7 +47,7 @@ pub use schema::json::json_schema;
 pub use schema::markdown::reference_markdown;
 pub use settings::{
     AskSettings, AuditSettings, EngineSettings, ImageSettings, ImageSource, NetworkSettings,
-    Settings, SwitchSettings, VirtualNetwork,
+    Settings, SwitchSettings, SyslogSettings, VirtualNetwork,
 };
 pub use source::{Document, Environment, Format, Origin, Source, Span, position};
 pub use suggest::nearest;
@@ -69,3 +69,4 @@ pub use value::net::Ipv4Cidr;
 pub use value::path::{FileMode, GuestPath, MountPoint, Program};
 pub use value::pci::Bdf;
 pub use value::size::{MIB, MemorySize, Size};
+pub use value::syslog::{SyslogServer, SyslogTransport};

@@ -15,6 +15,7 @@ use crate::value::net::Ipv4Cidr;
 use crate::value::path::Program;
 use crate::value::pci::Bdf;
 use crate::value::size::Size;
+use crate::value::syslog::SyslogServer;
 
 /// Everything the configuration says that is valid, cross-checked.
 ///
@@ -171,8 +172,21 @@ pub struct AskSettings {
 pub struct AuditSettings {
     /// Whether it is written.
     pub enable: bool,
-    /// Whether each record also goes to the machine's syslog.
-    pub syslog: bool,
+    /// Where each record is sent too.
+    pub syslog: Option<SyslogSettings>,
+    /// Whether each record also goes to the kernel's audit.
+    pub auditd: bool,
     /// A file that grew beyond this is closed and the chain continued in the next.
     pub max_file_size: Size,
+}
+
+/// A syslog server and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyslogSettings {
+    /// The server.
+    pub server: SyslogServer,
+    /// Certificates one of which must have signed its own; the system's when `None`.
+    pub ca: Option<PathBuf>,
+    /// The certificate it is shown, and the key of that.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }

@@ -14,7 +14,10 @@ pub(crate) fn features(
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
     let table: [(bool, &str); 10] = [
         (shared, "`users` (system compartments for ordinary users)"),
-        (audit.syslog, "`syslog` in [audit]"),
+        (
+            c.origin == Origin::User && audit.auditd,
+            "`auditd` in [audit] (the kernel takes records of root alone)",
+        ),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
         (!c.networks.is_empty(), "`networks` (links between compartments)"),
         (c.vhost_user_net.is_some(), "`vhost-user-net` (another switch's socket)"),

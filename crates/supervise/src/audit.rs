@@ -4,11 +4,15 @@
 //! A log that cannot be written does not end a compartment: that is said in its own log, and the next
 //! record tries again.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use casemate_audit::{Event, Log};
+use casemate_audit::{Event, Forwarded, Log};
+use casemate_host::facts::{self, Sources};
 use casemate_link::orders::Report;
 use casemate_wire::OpenSession;
 use casemate_wire::text::harmless_line;
@@ -23,7 +27,21 @@ const MAX_TEXT: usize = 256;
 
 /// Writes records; nothing when the configuration wants none.
 #[derive(Clone, Debug, Default)]
-pub struct Audit(Option<Arc<Mutex<Log>>>);
+pub struct Audit(Option<Arc<Writer>>);
+
+#[derive(Debug)]
+struct Writer {
+    log: Mutex<Log>,
+    forwarder: Option<Forwarder>,
+}
+
+/// The program that sends records elsewhere, and its arguments.
+#[derive(Clone, Debug)]
+pub struct Forwarder {
+    log: PathBuf,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
 
 impl Audit {
     /// The log of this user, as his configuration wants it.
@@ -31,15 +49,83 @@ impl Audit {
         let settings = &world.settings().audit;
         let folder = world.audit_folder().filter(|_| settings.enable);
         let bytes = settings.max_file_size.bytes();
-        Self(folder.map(|folder| Arc::new(Mutex::new(Log::new(folder, bytes)))))
+        Self(folder.map(|folder| {
+            let forwarder = Forwarder::of(world);
+            Arc::new(Writer { log: Mutex::new(Log::new(folder, bytes)), forwarder })
+        }))
     }
 
     /// Writes a record.
     pub fn write(&self, event: &Event) {
-        let Some(log) = &self.0 else { return };
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = &self.0 else { return };
+        let mut log = writer.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = log.write(event) {
             tracing::warn!("could not record `{}` in the audit log: {}", event.kind, chain(&error));
+        }
+        if let Some(forwarder) = &writer.forwarder {
+            forwarder.see_to();
+        }
+    }
+}
+
+impl Forwarder {
+    /// As the configuration wants it; none when records stay here.
+    pub fn of(world: &World) -> Option<Self> {
+        let settings = &world.settings().audit;
+        let mut arguments: Vec<OsString> = Vec::new();
+        if let Some(syslog) = &settings.syslog {
+            arguments.extend(["--syslog".into(), syslog.server.to_string().into()]);
+            let identity = syslog.identity.as_ref();
+            for (option, file) in [
+                ("--ca", syslog.ca.as_ref()),
+                ("--certificate", identity.map(|(certificate, _)| certificate)),
+                ("--key", identity.map(|(_, key)| key)),
+            ] {
+                if let Some(file) = file {
+                    arguments.extend([option.into(), file.into()]);
+                }
+            }
+        }
+        if settings.auditd {
+            arguments.push("--auditd".into());
+        }
+        if arguments.is_empty() {
+            return None;
+        }
+        let log = world.audit_folder()?;
+        arguments.splice(0..0, ["--log".into(), log.clone().into()]);
+        let own = facts::own_programs(&Sources::current(&world.places));
+        let program = own.supervisor.with_file_name("casemate-forward");
+        Some(Self { log, program, arguments })
+    }
+
+    /// The command that sends what is in the log.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        command
+    }
+
+    /// Starts it if it does not run. It stays until all has arrived, whatever becomes of this process.
+    fn see_to(&self) {
+        match Forwarded::lock(&self.log) {
+            Ok(Some(free)) => drop(free),
+            Ok(None) => return,
+            Err(error) => {
+                return tracing::warn!("could not tell whether records are sent: {error}");
+            }
+        }
+        let mut command = self.command();
+        command.env_clear().current_dir("/").process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.spawn() {
+            Ok(mut child) => {
+                // Nobody waits for it; this reaps it should it end first.
+                std::thread::spawn(move || child.wait());
+            }
+            Err(error) => {
+                tracing::warn!("could not start {}: {error}", self.program.display());
+            }
         }
     }
 }

@@ -86,7 +86,7 @@ pub(crate) const RUN: [Need; 12] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 19] = [
+pub(crate) const TEST: [Need; 22] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -126,6 +126,9 @@ pub(crate) const TEST: [Need; 19] = [
     need("wl-copy", "wl-clipboard", ["wl-clipboard", "wl-clipboard"], "copies and pastes there"),
     need("foot", "foot", ["foot", "foot"], "is a program with a window"),
     need(FONT, "fonts-dejavu-core", ["dejavu-sans-mono-fonts", "dejavu_fonts"], "is its font"),
+    need("rsyslogd", "rsyslog", ["rsyslog", "rsyslog"], "is sent records of the audit log"),
+    need(GTLS, "rsyslog-gnutls", ["rsyslog-gnutls", "rsyslog"], "is its TLS"),
+    need("openssl", "openssl", ["openssl", "openssl"], "makes certificates for that"),
 ];
 
 /// Needed by `bench switch` alone.
@@ -148,6 +151,9 @@ const SECCOMP: &str = "libseccomp.so";
 const CAPABILITIES: &str = "libcap-ng.so";
 const DPDK: &str = "librte_ethdev.so";
 
+/// Found below a folder for each architecture.
+const GTLS: &str = "rsyslog/lmnsd_gtls.so";
+
 const FONT: &str = "/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -165,6 +171,11 @@ impl Need {
     fn is_there(&self) -> bool {
         match self.program {
             library @ (STATIC_LIBC | SECCOMP | CAPABILITIES | DPDK) => has_library(library),
+            GTLS => {
+                std::fs::read_dir("/usr/lib").is_ok_and(|mut all| {
+                    all.any(|one| one.is_ok_and(|one| one.path().join(GTLS).exists()))
+                }) || Path::new("/usr/lib64").join(GTLS).exists()
+            }
             path if path.starts_with('/') => Path::new(path).exists(),
             program => find(program).is_some(),
         }

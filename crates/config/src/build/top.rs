@@ -8,10 +8,13 @@ use crate::layers::View;
 use crate::schema::top::{self, ask, audit, engine, nat, network, switch};
 use crate::settings::{
     AskSettings, AuditSettings, EngineSettings, NetworkSettings, Settings, SwitchSettings,
+    SyslogSettings,
 };
+use crate::source::Origin;
 use crate::value::choice::{Accel, EngineKind, LogLevel, Machine, NetworkMode};
 use crate::value::net::Ipv4Cidr;
 use crate::value::size::Size;
+use crate::value::syslog::{SyslogServer, SyslogTransport};
 
 /// Everything but compartments, images and virtual networks.
 pub(super) fn settings(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> Settings {
@@ -24,7 +27,7 @@ pub(super) fn settings(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> Setting
         networks: BTreeMap::new(),
         engines: engines(roots, found),
         switch: switch_settings(&roots.table(&top::SWITCH)),
-        audit: audit_settings(&roots.table(&top::AUDIT)),
+        audit: audit_settings(&roots.table(&top::AUDIT), found),
         ask: ask_settings(&roots.table(&top::ASK)),
     }
 }
@@ -90,10 +93,44 @@ fn ask_settings(view: &View<'_>) -> AskSettings {
     }
 }
 
-fn audit_settings(view: &View<'_>) -> AuditSettings {
+fn audit_settings(view: &View<'_>, found: &mut Vec<Diagnostic>) -> AuditSettings {
+    let server: Option<SyslogServer> = view.text(&audit::SYSLOG);
+    let is_tls = server.as_ref().is_some_and(|server| server.transport == SyslogTransport::Tls);
+    let of_tls = [&audit::SYSLOG_CA, &audit::SYSLOG_CERTIFICATE, &audit::SYSLOG_KEY];
+    for entry in of_tls.into_iter().filter_map(|key| view.entry(key)).filter(|_| !is_tls) {
+        found.push(
+            Diagnostic::error(format!(
+                "`{}` is of use with `syslog = \"tls://…\"` only",
+                entry.key
+            ))
+            .at(entry.key_span)
+            .hint("take it out, or send records by TLS")
+            .concerning(Concern::Everything(Origin::System))
+            .concerning(Concern::Everything(Origin::User)),
+        );
+    }
+    for (has, lacks) in [
+        (&audit::SYSLOG_CERTIFICATE, &audit::SYSLOG_KEY),
+        (&audit::SYSLOG_KEY, &audit::SYSLOG_CERTIFICATE),
+    ] {
+        if let (Some(entry), None) = (view.entry(has), view.entry(lacks)) {
+            found.push(
+                Diagnostic::error(format!("`{}` without `{}`", has.name, lacks.name))
+                    .at(entry.key_span)
+                    .hint("a certificate and its key belong together")
+                    .concerning(Concern::Everything(Origin::System))
+                    .concerning(Concern::Everything(Origin::User)),
+            );
+        }
+    }
     AuditSettings {
         enable: view.flag(&audit::ENABLE),
-        syslog: view.flag(&audit::SYSLOG),
+        syslog: server.map(|server| SyslogSettings {
+            server,
+            ca: view.path(&audit::SYSLOG_CA),
+            identity: view.path(&audit::SYSLOG_CERTIFICATE).zip(view.path(&audit::SYSLOG_KEY)),
+        }),
+        auditd: view.flag(&audit::AUDITD),
         max_file_size: view.size(&audit::MAX_FILE_SIZE).unwrap_or(Size::ONE_MIB),
     }
 }

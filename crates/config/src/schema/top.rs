@@ -212,14 +212,24 @@ pub(crate) mod switch {
 
 pub(crate) mod audit {
     //! `[audit]`
-    use crate::schema::Fallback::{Bool, Integer};
-    use crate::schema::{Kind, keys};
+    use crate::schema::Fallback::{Bool, Integer, Unset};
+    use crate::schema::{Kind, keys, text};
+    use crate::value::syslog::SyslogServer;
 
     keys! {
         /// The audit log is written.
         ENABLE = "enable": Kind::Bool, Bool(true);
-        /// Each record also goes to the machine's syslog.
-        SYSLOG = "syslog": Kind::Bool, Bool(false);
+        /// Each record is also sent there (RFC 5424): `tls://`, `tcp://` or `udp://`, a name or
+        /// address, and a port if it is not the usual one. Kept until it has arrived, but for `udp`.
+        SYSLOG = "syslog": text::<SyslogServer>(), Unset("records stay on this machine");
+        /// Certificates (PEM) one of which must have signed the server's.
+        SYSLOG_CA = "syslog-ca": Kind::HostPath, Unset("those that the system trusts");
+        /// Certificate (PEM) that the server is shown.
+        SYSLOG_CERTIFICATE = "syslog-certificate": Kind::HostPath, Unset("none");
+        /// The key (PEM) of that certificate.
+        SYSLOG_KEY = "syslog-key": Kind::HostPath, Unset("none");
+        /// Each record also goes to the kernel's audit, for auditd; root's compartments only.
+        AUDITD = "auditd": Kind::Bool, Bool(false);
         /// A file that grew beyond this is closed, and the chain goes on in the next.
         MAX_FILE_SIZE = "max-file-size": Kind::Size { min_mib: 1, max_mib: 1 << 20 }, Integer(64);
     }

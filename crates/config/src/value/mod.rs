@@ -12,4 +12,5 @@ pub(crate) mod net;
 pub(crate) mod path;
 pub(crate) mod pci;
 pub(crate) mod size;
+pub(crate) mod syslog;
 pub(crate) mod text;
