@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use systemtest::{BOOT, SHORT, World, has, here, until};
+use systemtest::{BOOT, SHORT, World, has, here, is_root, until};
 
 /// Building both images of the example on a machine that has other things to do.
 const BUILD: Duration = Duration::from_secs(600);
@@ -142,6 +142,31 @@ fn secret_world(test: &'static str) -> Option<World> {
     Some(world)
 }
 
+/// Where a process has this text in its memory: for each place, whether that is locked.
+fn in_memory(pid: i32, text: &str) -> std::io::Result<Vec<bool>> {
+    use std::os::unix::fs::FileExt;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    let mappings = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut found, mut before) = (Vec::new(), 0);
+    for line in mappings.lines() {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let ends = range.and_then(|(from, to)| {
+            Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?))
+        });
+        if let Some((from, to)) = ends.filter(|_| line.contains(" rw")) {
+            let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(0)];
+            // Some, such as the kernel's own, cannot be read.
+            if memory.read_exact_at(&mut bytes, from).is_ok() {
+                let windows = bytes.windows(text.len());
+                before = windows.filter(|window| *window == text.as_bytes()).count();
+            }
+        } else if line.starts_with("VmFlags:") {
+            found.extend(std::iter::repeat_n(line.contains(" lo"), std::mem::take(&mut before)));
+        }
+    }
+    Ok(found)
+}
+
 #[test]
 fn secrets_are_there_for_their_owners_and_nowhere_else() {
     let Some(world) = secret_world(here!()) else { return };
@@ -151,6 +176,20 @@ fn secrets_are_there_for_their_owners_and_nowhere_else() {
     let word = "a-word-nobody-else-says";
     world.casemate(["secret", "set", &name("own")]).input(word).done().ok();
     world.casemate(["secret", "set", &name("roots")]).input("only root").done().ok();
+    world.start();
+    match in_memory(world.supervisor(), word) {
+        // A process that the user may not look into, as Yama can have it.
+        Err(error) => systemtest::skip(here!(), &format!("no look into the supervisor: {error}")),
+        Ok(found) => {
+            assert!(!found.is_empty(), "it needs it for the next start");
+            assert!(found.iter().all(|locked| *locked), "in {} places: {found:?}", found.len());
+            let link = world.member("link").pid;
+            if is_root() {
+                let found = in_memory(link, word).expect("root may look");
+                assert_eq!(found, Vec::<bool>::new(), "the link passed it on");
+            }
+        }
+    }
     assert_eq!(world.run(["cat", "/run/secrets/own"]).done().ok().text(), word);
     world.run(["cat", "/run/secrets/roots"]).done().exits(1);
     world.run(["ls", "/run/secrets"]).done().exits(2);
@@ -186,6 +225,58 @@ fn secret_is_a_credential_of_systemd_too() {
     let done = world.run_with(["--root"], ["sh", "-c", line]).within(SHORT).done().ok();
     assert_eq!(done.text(), "of systemd");
     world.casemate(["stop", name]).within(SHORT).done().ok();
+}
+
+#[test]
+fn secrets_are_edited_and_encrypted_anew_each_to_its_own_keys() {
+    if !has(here!(), "age") {
+        return;
+    }
+    let settings = |label: &str| {
+        format!("secrets-identity = \"{label}.key\"\nsecrets.pin = {{ file = \"{label}/pin.age\" }}")
+    };
+    let (bank, shop) = (settings("bank"), settings("shop"));
+    let world = World::with(here!(), &[("bank", &bank), ("shop", &shop)]);
+    let at = |name: &str| world.path(name).display().to_string();
+    for label in ["bank", "shop"] {
+        world.call("age-keygen").args(["-o", &at(&format!("{label}.key"))]).done().ok();
+    }
+    let pin = |label: &str| format!("{}/pin", world.named(label));
+    for label in ["bank", "shop"] {
+        world.casemate(["secret", "set", &pin(label)]).input("4711").done().ok();
+    }
+    let opens = |key: &str, label: &str| {
+        let file = at(&format!("{label}/pin.age"));
+        world.call("age").args(["--decrypt", "--identity", &at(key), &file]).done()
+    };
+    assert_eq!(opens("bank.key", "bank").ok().text(), "4711");
+    opens("shop.key", "bank").exits(1).says("no identity matched");
+    // Edited, by an editor that adds the end of a line, as most do, and one that changes nothing.
+    let edit =
+        |editor: &str| world.casemate(["secret", "edit", &pin("bank")]).env("EDITOR", editor);
+    edit("true").done().ok().says("nothing was changed");
+    edit("sed -i s/4/5/").done().ok();
+    assert_eq!(opens("bank.key", "bank").ok().text(), "5711");
+    edit("false").done().exits(1).says("the secret is as it was").says("set EDITOR");
+    edit("truncate -s 0").done().exits(1).says("1 byte to");
+    assert_eq!(opens("bank.key", "bank").ok().text(), "5711");
+    let left =
+        world.host_shell("ls -d $XDG_RUNTIME_DIR/casemate-secret-* /dev/shm/casemate-secret-*");
+    left.done().exits(2);
+    // A new key for one: the old one opens it until it is encrypted anew, and then no more.
+    world.call("mv").args([at("bank.key"), at("old.key")]).done().ok();
+    world.call("age-keygen").args(["-o", &at("bank.key")]).done().ok();
+    world.casemate(["secret", "rekey", world.named("bank")]).done().exits(1).says("no identity");
+    let rekey = ["secret", "rekey", "--from", &at("old.key"), world.named("bank")];
+    assert_eq!(world.casemate(rekey).done().ok().text().trim(), pin("bank"));
+    assert_eq!(opens("bank.key", "bank").ok().text(), "5711");
+    opens("old.key", "bank").exits(1);
+    assert_eq!(opens("shop.key", "shop").ok().text(), "4711");
+    // All or none: one that cannot be opened leaves the others as they are.
+    let before = std::fs::read(world.path("bank/pin.age")).expect("read");
+    std::fs::write(world.path("shop/pin.age"), "age-encryption.org/v1\nnonsense").expect("written");
+    world.casemate(["secret", "rekey"]).done().exits(1).says("nothing was written");
+    assert_eq!(std::fs::read(world.path("bank/pin.age")).expect("read"), before);
 }
 
 #[test]

@@ -432,6 +432,19 @@ pub(crate) enum Secret {
         /// COMPARTMENT/SECRET.
         secret: String,
     },
+    /// Change a secret in $VISUAL or $EDITOR. It is in memory meanwhile, never on a disk.
+    Edit {
+        /// COMPARTMENT/SECRET.
+        secret: String,
+    },
+    /// Encrypt secrets anew: to the identity, or to the `recipients.txt` in their folder, as it is now.
+    Rekey {
+        /// Those of these compartments; without any, all that are declared.
+        names: Vec<String>,
+        /// The identity that opens them now, if it is another than the one in use.
+        #[arg(long, value_name = "FILE")]
+        from: Option<std::path::PathBuf>,
+    },
 }
 
 /// What to say about the policy.

@@ -11,6 +11,7 @@ mod audit;
 mod call;
 mod connect;
 mod console;
+mod desk;
 mod doctor;
 mod failed_units;
 mod failure;

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 
-use casemate_supervise::secrets::IDENTITY;
+use casemate_supervise::secrets::{IDENTITY, SECRETS};
 use casemate_supervise::volumes::{PassphraseNeeded, Passphrases};
 use casemate_volume::Secret;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -30,6 +30,7 @@ impl Asked {
     pub(crate) fn ask(&mut self, name: &str, needed: &PassphraseNeeded) -> Result<(), Problem> {
         let volume = match needed.volume.as_str() {
             IDENTITY => "the age identity".to_owned(),
+            SECRETS => format!("the secrets of {name}"),
             volume => format!("{name}/{volume}"),
         };
         if needed.wrong {

@@ -105,6 +105,8 @@ pub struct Compartment {
     pub guest: GuestSettings,
     /// Secrets it is given at run time.
     pub secrets: BTreeMap<SecretName, Secret>,
+    /// What opens them; the user's own age identity when `None`.
+    pub secrets_identity: Option<PathBuf>,
     /// Colour of its window borders.
     pub color: Color,
     /// Text on its window borders.

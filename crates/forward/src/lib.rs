@@ -122,7 +122,7 @@ impl Forwarder {
             }
             if sent {
                 last = Instant::now();
-            } else if !failing && (once || last.elapsed() >= LINGER) {
+            } else if !failing && (once || last.elapsed() >= LINGER) || !self.log.exists() {
                 return Ok(());
             } else {
                 std::thread::sleep(LOOK);

@@ -60,7 +60,12 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let log = &arguments.log;
     let Some(mut lock) = Forwarded::lock(log)? else {
-        return Ok(());
+        return match arguments.once {
+            true => {
+                Err("another process sends them; `casemate audit status` says how far it is".into())
+            }
+            false => Ok(()),
+        };
     };
     let places = match places(arguments) {
         Ok(places) => places,

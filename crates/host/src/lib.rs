@@ -7,7 +7,8 @@
 //! **Invariant:** no guest byte is read here, and no shell is started.
 
 // UNSAFETY: pidfd_open(2), pidfd_send_signal(2), getrandom(2), landlock_create_ruleset(2), a
-// clone(2) into namespaces that ends at once, and the memory of the KVM probe have no safe wrapper.
+// clone(2) into namespaces that ends at once, pages of secrets, and the memory of the KVM probe have no
+// safe wrapper.
 #![allow(unsafe_code)]
 
 pub mod boot;
@@ -29,6 +30,7 @@ pub mod programs;
 pub mod qemu;
 pub mod random;
 pub mod rundir;
+pub mod secret;
 pub mod sockets;
 pub mod step;
 pub mod subordinate;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::{Zeroize, Zeroizing};
 
 use casemate_wire::limits::MAX_MESSAGE;
 use casemate_wire::{Boot, ExitStatus, MessageError, OpenSession};
@@ -227,7 +228,7 @@ pub fn send<T: Serialize>(
     message: &T,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), OrderError> {
-    let body = casemate_wire::encode(message);
+    let body = Zeroizing::new(casemate_wire::encode(message));
     if body.len() <= INLINE_LIMIT {
         return send_datagram(socket, INLINE, &body, descriptors);
     }
@@ -298,16 +299,19 @@ fn receive<T: DeserializeOwned>(
     if truncated {
         return Err(MessageError::TooLong.into());
     }
-    match buffer[0] {
+    let received = match buffer[0] {
         IN_MEMORY_FILE if memory_files && !descriptors.is_empty() => {
             let file = std::fs::File::from(descriptors.remove(0));
-            let mut body = Vec::new();
+            // As it is, it never grows: growing would leave copies of what may be secret.
+            let mut body = Zeroizing::new(Vec::with_capacity(MAX_MESSAGE + 1));
             file.take(MAX_MESSAGE as u64 + 1).read_to_end(&mut body).map_err(OrderError::Socket)?;
             Ok((casemate_wire::decode(&body)?, descriptors))
         }
         INLINE => Ok((casemate_wire::decode(&buffer[1..length])?, descriptors)),
         _ => Err(MessageError::TooLong.into()),
-    }
+    };
+    buffer[..length].zeroize();
+    received
 }
 
 /// Takes ownership of a descriptor that recvmsg(2) has just made.

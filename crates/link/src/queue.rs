@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, sendmsg};
+use zeroize::Zeroize;
 
 /// An outgoing queue of one socket. It does not bound itself: who fills it looks at [`Self::len`].
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub(crate) struct Queue {
     start: usize,
     /// Bytes that may still go; all when none.
     held: Option<usize>,
+    /// What waits is overwritten once it has gone.
+    secret: bool,
 }
 
 /// What a write came to.
@@ -55,6 +58,11 @@ impl Queue {
         self.held = None;
     }
 
+    /// What waits holds keys: no copy of it stays.
+    pub(crate) fn keep_secret(&mut self) {
+        self.secret = true;
+    }
+
     /// Where to append.
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
         if self.start == self.bytes.len() {
@@ -80,6 +88,9 @@ impl Queue {
             }
         }
         if self.start == self.bytes.len() {
+            if std::mem::take(&mut self.secret) {
+                self.bytes.zeroize();
+            }
             self.bytes.clear();
             self.start = 0;
             // Give the memory of a burst back; a busy queue keeps what it usually needs.

@@ -390,7 +390,10 @@ impl Relay {
 
     fn take_order(&mut self, order: Order, mut descriptors: Vec<OwnedFd>) {
         match order {
-            Order::Boot(boot) => self.port.say(&FromHost::Boot(boot)),
+            Order::Boot(boot) => {
+                self.port.say(&FromHost::Boot(boot));
+                self.port.outgoing.keep_secret();
+            }
             Order::Ping { id } => self.port.say(&FromHost::Ping { id }),
             Order::SetClock { nanoseconds } => self.port.say(&FromHost::SetClock { nanoseconds }),
             Order::Shutdown => self.port.say(&FromHost::Shutdown),

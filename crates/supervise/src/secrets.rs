@@ -16,6 +16,9 @@ const MOST: usize = 256 * 1024;
 /// called so.
 pub const IDENTITY: &str = "@identity";
 
+/// The same for what opens the secrets of a compartment that has an identity of its own for them.
+pub const SECRETS: &str = "@secrets";
+
 /// Why a secret cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -51,9 +54,10 @@ impl SecretError {
             Self::Missing { name, compartment, .. } => {
                 format!("write it: casemate secret set {compartment}/{name}")
             }
-            Self::Closed { source: KeyError::WrongIdentity { .. }, name, compartment } => {
-                format!("write it anew: casemate secret set {compartment}/{name}")
-            }
+            Self::Closed { source: KeyError::WrongIdentity { .. }, name, compartment } => format!(
+                "write it anew (casemate secret set {compartment}/{name}), or, with the identity it was \
+                 encrypted to: casemate secret rekey --from FILE {compartment}"
+            ),
             Self::Closed { source: KeyError::NoIdentity(_), .. } => {
                 "put the identity it was encrypted to there; age-keygen makes new ones".into()
             }
@@ -73,6 +77,20 @@ pub(crate) struct OpenSecret {
 }
 
 impl World {
+    /// The file with what opens a compartment's secrets, and as what its passphrase is asked for.
+    ///
+    /// # Errors
+    /// There is no place for the user's own.
+    pub fn secrets_identity(
+        &self,
+        compartment: &Compartment,
+    ) -> Result<(PathBuf, &'static str), PrepareError> {
+        match &compartment.secrets_identity {
+            Some(own) => Ok((own.clone(), SECRETS)),
+            None => Ok((self.identity()?, IDENTITY)),
+        }
+    }
+
     /// Opens the secrets of a compartment.
     pub(crate) fn open_secrets(
         &self,
@@ -82,13 +100,13 @@ impl World {
         if compartment.secrets.is_empty() {
             return Ok(Vec::new());
         }
-        let identity = self.identity()?;
-        let typed = passphrases.of(IDENTITY);
+        let (identity, asked_as) = self.secrets_identity(compartment)?;
+        let typed = passphrases.of(asked_as);
         let unlock = Unlock { passphrase: typed.as_ref(), identity: &identity };
         let mut length = 0;
         let mut opened = Vec::new();
         for (name, secret) in &compartment.secrets {
-            let content = open(compartment, name, &secret.file, &unlock)?;
+            let content = open(compartment, name, &secret.file, &unlock, asked_as)?;
             length += content.bytes().len();
             if length > MOST {
                 return Err(SecretError::TooLong(compartment.name.to_string()).into());
@@ -104,6 +122,7 @@ fn open(
     name: &SecretName,
     path: &Path,
     unlock: &Unlock<'_>,
+    asked_as: &'static str,
 ) -> Result<Secret, PrepareError> {
     let compartment = compartment.name.to_string();
     let missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
@@ -113,7 +132,7 @@ fn open(
         );
     }
     let asks = |wrong| {
-        let volume = IDENTITY.to_owned();
+        let volume = asked_as.to_owned();
         PrepareError::Passphrase(PassphraseNeeded { volume, new: false, wrong })
     };
     age::decrypt(path, unlock).map_err(|error| match error {

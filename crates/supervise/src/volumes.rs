@@ -13,7 +13,7 @@ use casemate_volume::{
 use serde::{Deserialize, Serialize};
 
 use crate::prepare::{PrepareError, World};
-use crate::secrets::IDENTITY;
+use crate::secrets::{IDENTITY, SECRETS};
 
 /// Passphrases that the user typed, by volume. Read from the standard input of a supervisor that
 /// somebody starts, as one line of JSON.
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Passphrases {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PassphraseNeeded {
-    /// For this volume, or [`IDENTITY`].
+    /// For this volume, or [`IDENTITY`], or [`SECRETS`].
     pub volume: String,
     /// The volume is new: the passphrase is chosen now.
     pub new: bool,
@@ -64,6 +64,7 @@ impl PassphraseNeeded {
     pub fn what(&self) -> String {
         match self.volume.as_str() {
             IDENTITY => "the age identity".into(),
+            SECRETS => "the secrets".into(),
             volume => format!("the volume `{volume}`"),
         }
     }

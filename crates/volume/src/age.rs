@@ -3,6 +3,7 @@
 //! The `age` program does it. The key goes through pipes; the passphrase of an identity that has
 //! one is typed on a terminal of the program's own, since it takes it nowhere else.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -33,7 +34,12 @@ pub(crate) enum Identity {
     Protected,
     /// The file only names what has it: a token, by a plugin of age.
     Elsewhere,
+    /// A key of ssh that is encrypted with a passphrase.
+    ProtectedSsh,
 }
+
+/// Name of the file whose recipients the secrets in its folder are encrypted to.
+pub const RECIPIENTS: &str = "recipients.txt";
 
 /// How the identity in this file is kept; none when there is no such file.
 pub(crate) fn identity(path: &Path) -> io::Result<Option<Identity>> {
@@ -47,10 +53,30 @@ pub(crate) fn identity(path: &Path) -> io::Result<Option<Identity>> {
     if begins(&bytes, "age-encryption.org/") || begins(&bytes, "-----BEGIN AGE ENCRYPTED FILE") {
         return Ok(Some(Identity::Protected));
     }
+    if begins(&bytes, "-----BEGIN OPENSSH PRIVATE KEY-----") && is_encrypted_ssh(&bytes) {
+        return Ok(Some(Identity::ProtectedSsh));
+    }
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let plugin = lines.clone().any(|line| begins(line, "AGE-PLUGIN-"));
     let plain = lines.any(|line| begins(line, "AGE-SECRET-KEY-") || begins(line, "-----BEGIN"));
     Ok(Some(if plugin && !plain { Identity::Elsewhere } else { Identity::Plain }))
+}
+
+/// Whether a private key of OpenSSH's form is encrypted: its beginning (PROTOCOL.key of OpenSSH) names
+/// the cipher, `none` for none.
+fn is_encrypted_ssh(file: &[u8]) -> bool {
+    // `openssh-key-v1\0`, then the length 4 and the word, in base64: three bytes are four letters.
+    const UNENCRYPTED: &[u8] = b"b3BlbnNzaC1rZXktdjEAAAAABG5vbm";
+    let body = file.split(|byte| *byte == b'\n').nth(1).unwrap_or_default();
+    !body.starts_with(UNENCRYPTED)
+}
+
+/// Whether a file is encrypted with a passphrase of its own: `age --passphrase` wrote it.
+fn has_passphrase(path: &Path) -> io::Result<bool> {
+    const HEADER: &[u8] = b"age-encryption.org/v1\n-> scrypt ";
+    let mut beginning = Vec::new();
+    File::open(path)?.take(HEADER.len() as u64).read_to_end(&mut beginning)?;
+    Ok(beginning == HEADER)
 }
 
 /// Makes an identity in this file if there is none.
@@ -94,8 +120,20 @@ pub fn encrypt(secret: &Secret, unlock: &Unlock<'_>) -> Result<Secret, KeyError>
         let recipient = String::from_utf8_lossy(recipient.bytes()).into_owned();
         return Ok(AGE.run(["--encrypt", "--recipient", recipient.trim()], secret.bytes())?);
     }
+    if kept == Some(Identity::ProtectedSsh) {
+        // Its public half needs no passphrase.
+        let mut public = unlock.identity.as_os_str().to_owned();
+        public.push(".pub");
+        return encrypt_to(Path::new(&public), secret);
+    }
     let to = unlock.identity.as_os_str();
     Ok(AGE.run(["--encrypt".as_ref(), "--identity".as_ref(), to], secret.bytes())?)
+}
+
+/// What a file would hold that is encrypted to the recipients in this file.
+fn encrypt_to(recipients: &Path, secret: &Secret) -> Result<Secret, KeyError> {
+    let to = recipients.as_os_str();
+    Ok(AGE.run(["--encrypt".as_ref(), "--recipients-file".as_ref(), to], secret.bytes())?)
 }
 
 /// What this file holds, which is encrypted to the identity of `unlock`.
@@ -104,11 +142,17 @@ pub fn encrypt(secret: &Secret, unlock: &Unlock<'_>) -> Result<Secret, KeyError>
 /// [`KeyError`]: there is no identity, it needs a passphrase or is not the right one; or age does
 /// not do it.
 pub fn decrypt(path: &Path, unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
+    if has_passphrase(path).map_err(files("read", path))? {
+        return typed(path, &[path.as_os_str()], unlock);
+    }
     let kept = match identity(unlock.identity).map_err(files("read", unlock.identity))? {
         None => return Err(KeyError::NoIdentity(unlock.identity.into())),
         Some(kept) => kept,
     };
-    let decrypted = if kept == Identity::Protected {
+    let decrypted = if kept == Identity::ProtectedSsh {
+        let with = ["--identity".as_ref(), unlock.identity.as_os_str(), path.as_os_str()];
+        return typed(unlock.identity, &with, unlock);
+    } else if kept == Identity::Protected {
         let identity = opened(unlock)?;
         let arguments = ["--decrypt".as_ref(), "--identity".as_ref(), "-".as_ref()];
         AGE.run(arguments.into_iter().chain([path.as_os_str()]), identity.bytes())
@@ -124,20 +168,31 @@ pub fn decrypt(path: &Path, unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
     })
 }
 
-/// The text of an identity that is protected by a passphrase.
-fn opened(unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
-    let path = unlock.identity;
+/// What `age --decrypt` makes of these arguments when the passphrase is typed that it asks for; `path`
+/// is what has it.
+fn typed(path: &Path, arguments: &[&OsStr], unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
     let passphrase = unlock.passphrase.ok_or_else(|| KeyError::PassphraseNeeded(path.into()))?;
     let typeable = !passphrase.bytes().iter().any(u8::is_ascii_control);
     if passphrase.bytes().is_empty() || !typeable {
         // No identity has an empty one, and the terminal would act on a control character.
         return Err(KeyError::Wrong(path.into()));
     }
-    let typed = AGE.run_on_terminal(["--decrypt".as_ref(), path.as_os_str()], passphrase);
-    typed.map_err(|error: ToolError| match error {
-        error if error.says("incorrect passphrase") => KeyError::Wrong(path.into()),
+    let all = ["--decrypt".as_ref()].into_iter().chain(arguments.iter().copied());
+    AGE.run_on_terminal(all, passphrase).map_err(|error: ToolError| match error {
+        error if WRONG.iter().any(|words| error.says(words)) => KeyError::Wrong(path.into()),
+        error if error.says("no identity matched") => {
+            KeyError::WrongIdentity { path: path.into(), identity: unlock.identity.into() }
+        }
         other => other.into(),
     })
+}
+
+/// What age says of a wrong passphrase: of its own files, and of keys of ssh.
+const WRONG: [&str; 2] = ["incorrect passphrase", "decryption password incorrect"];
+
+/// The text of an identity that is protected by a passphrase.
+fn opened(unlock: &Unlock<'_>) -> Result<Secret, KeyError> {
+    typed(unlock.identity, &[unlock.identity.as_os_str()], unlock)
 }
 
 /// Encrypts what comes from `input` into `output`, to the identity in a file, which is made if there
@@ -155,7 +210,7 @@ pub fn encrypting(
 ) -> Result<Streaming, KeyError> {
     make_identity(identity_file)?;
     let kept = identity(identity_file).map_err(files("read", identity_file))?;
-    if kept == Some(Identity::Protected) {
+    if matches!(kept, Some(Identity::Protected | Identity::ProtectedSsh)) {
         return Err(KeyError::PassphraseNeeded(identity_file.into()));
     }
     let to = identity_file.as_os_str();
@@ -169,7 +224,9 @@ pub fn encrypting(
 pub fn opens_by_itself(identity_file: &Path) -> Result<(), KeyError> {
     match identity(identity_file).map_err(files("read", identity_file))? {
         None => Err(KeyError::NoIdentity(identity_file.into())),
-        Some(Identity::Protected) => Err(KeyError::PassphraseNeeded(identity_file.into())),
+        Some(Identity::Protected | Identity::ProtectedSsh) => {
+            Err(KeyError::PassphraseNeeded(identity_file.into()))
+        }
         Some(Identity::Plain | Identity::Elsewhere) => Ok(()),
     }
 }
@@ -189,12 +246,17 @@ pub fn decrypting(
     Ok(AGE.stream(["--decrypt".as_ref(), "--identity".as_ref(), with], input, output, None)?)
 }
 
-/// Writes a secret to this file, encrypted to the identity of `unlock`, in place of what is there.
+/// Writes a secret to this file, in place of what is there: encrypted to the recipients that its folder
+/// names ([`RECIPIENTS`]), else to the identity of `unlock`.
 ///
 /// # Errors
 /// [`KeyError`], as [`encrypt`]; or the file cannot be written, and is what it was.
 pub fn write(path: &Path, secret: &Secret, unlock: &Unlock<'_>) -> Result<(), KeyError> {
-    let encrypted = encrypt(secret, unlock)?;
+    let recipients = path.with_file_name(RECIPIENTS);
+    let encrypted = match recipients.try_exists().map_err(files("look at", &recipients))? {
+        true => encrypt_to(&recipients, secret)?,
+        false => encrypt(secret, unlock)?,
+    };
     aside(path, encrypted.bytes(), |aside| {
         aside.persist(path).map(drop).map_err(|error| error.error)
     })
@@ -251,7 +313,15 @@ mod tests {
             ("-----BEGIN AGE ENCRYPTED FILE-----\n", Identity::Protected),
             ("# a token\nAGE-PLUGIN-YUBIKEY-1X\n", Identity::Elsewhere),
             ("AGE-PLUGIN-YUBIKEY-1X\nAGE-SECRET-KEY-1X\n", Identity::Plain),
-            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", Identity::Plain),
+            (
+                "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAE\n",
+                Identity::Plain,
+            ),
+            (
+                "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1j\n",
+                Identity::ProtectedSsh,
+            ),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", Identity::ProtectedSsh),
             ("", Identity::Plain),
         ] {
             fs::write(&path, text).expect("written");

@@ -39,7 +39,7 @@ impl Protection {
         };
         Ok(match age::identity(identity)? {
             None => Self::IdentityMissing,
-            Some(Identity::Protected) => Self::Passphrase,
+            Some(Identity::Protected | Identity::ProtectedSsh) => Self::Passphrase,
             Some(Identity::Elsewhere) => Self::Apart,
             Some(Identity::Plain) if age::together(identity, directory)? => Self::DeletionOnly,
             Some(Identity::Plain) => Self::Apart,

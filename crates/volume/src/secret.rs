@@ -1,21 +1,25 @@
-//! Bytes nobody else may see: overwritten when dropped, and never printed.
+//! Bytes nobody else may see: kept in memory that is locked and overwritten at its end, and never
+//! printed.
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use casemate_host::secret::Locked;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a passphrase or key.
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Locked);
 
 impl Secret {
     /// Takes the bytes over. Copies the caller keeps are the caller's to wipe.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+    pub fn new(mut bytes: Vec<u8>) -> Self {
+        let secret = Self::copied(&bytes);
+        bytes.zeroize();
+        secret
     }
 
     /// A copy of the bytes.
     pub fn copied(bytes: &[u8]) -> Self {
-        Self::new(bytes.to_vec())
+        Self(Locked::copied(bytes))
     }
 
     /// As many random bytes as open a volume when no passphrase does: 256 bits.

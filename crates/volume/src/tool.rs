@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use casemate_host::lock::Lock;
-use zeroize::Zeroizing;
+use casemate_host::secret::Locked;
 
 use crate::confine;
 use crate::secret::Secret;
@@ -170,10 +170,10 @@ impl Tool {
         // What is typed early waits in the terminal until somebody reads, termios(3).
         let mut keyboard = File::from(close_on_exec(terminal.master).map_err(failed)?);
         let running = Running::start(command).map_err(failed)?;
-        let mut typed = Zeroizing::new(Vec::with_capacity(line.bytes().len() + 1));
-        typed.extend_from_slice(line.bytes());
-        typed.push(b'\n');
-        keyboard.write_all(&typed).map_err(failed)?;
+        keyboard
+            .write_all(line.bytes())
+            .and_then(|()| keyboard.write_all(b"\n"))
+            .map_err(failed)?;
         self.finish(running)
     }
 
@@ -295,9 +295,9 @@ fn close_on_exec(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     descriptor.try_clone()
 }
 
-/// All of a stream, into memory that is never moved, so that no copy is left behind.
+/// All of a stream, into memory that is locked and never moved, so that no copy is left behind.
 fn read_bounded(stream: &mut impl Read) -> io::Result<Secret> {
-    let mut bytes = Zeroizing::new(vec![0; OUTPUT]);
+    let mut bytes = Locked::zeroed(OUTPUT);
     let mut length = 0;
     loop {
         match stream.read(&mut bytes[length..]) {

@@ -6,9 +6,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use postcard::ser_flavors::Size;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::frame::{Frame, Kind, push_frame};
+use crate::frame::{Frame, HEADER_LEN, Kind, push_frame};
 use crate::limits::{MAX_MESSAGE, MAX_PAYLOAD};
 
 /// From the agent to the host.
@@ -282,7 +284,7 @@ pub struct ShareMount {
     pub read_only: bool,
 }
 
-/// A key or another secret. It is not shown in any text.
+/// A key or another secret. It is not shown in any text, and overwritten at its end.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(Vec<u8>);
@@ -296,6 +298,12 @@ impl Key {
     /// The key.
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -476,7 +484,12 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
 /// # Panics
 /// Never for the types of this crate: postcard fails only on types it cannot represent.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("the protocol's types have an encoding")
+    const HAVE: &str = "the protocol's types have an encoding";
+    // Of its size from the beginning: growing would leave copies of what may be secret.
+    let size = postcard::serialize_with_flavor(value, Size::default()).expect(HAVE);
+    let mut bytes = vec![0; size];
+    postcard::to_slice(value, &mut bytes).expect(HAVE);
+    bytes
 }
 
 /// Appends the frames of a control message to `out`.
@@ -484,11 +497,12 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`MessageError::TooLong`] when the peer would refuse it.
 pub fn push_message<T: Serialize>(out: &mut Vec<u8>, message: &T) -> Result<(), MessageError> {
-    let bytes = encode(message);
+    let bytes = Zeroizing::new(encode(message));
     if bytes.len() > MAX_MESSAGE {
         return Err(MessageError::TooLong);
     }
     let mut pieces = bytes.chunks(MAX_PAYLOAD).peekable();
+    out.reserve(bytes.len() + pieces.len() * HEADER_LEN);
     while let Some(piece) = pieces.next() {
         let kind = if pieces.peek().is_some() { Kind::MessagePart } else { Kind::Message };
         push_frame(out, 0, kind, piece);

@@ -85,6 +85,7 @@ pub(super) fn compartment(
         programs: view.texts(&key::PROGRAMS).into_iter().collect(),
         guest,
         secrets: secrets(view),
+        secrets_identity: view.path(&key::SECRETS_IDENTITY),
         color: view.text(&key::COLOR).unwrap_or_else(|| Color::of_name(name.as_str())),
         label: view.text(&key::LABEL).or_else(|| name.as_str().parse().ok())?,
         keep_snapshots: view.text(&key::KEEP_SNAPSHOTS),

@@ -92,6 +92,9 @@ keys! {
     GUEST = "guest": Kind::Table(&guest::GUEST), Empty;
     /// Files encrypted with age, opened into a tmpfs of the guest when it runs, by name.
     SECRETS = "secrets": Kind::Map(&Map { key: <SecretName as crate::value::text::Textual>::FORMAT, of: Kind::Table(&lists::SECRET) }), Empty;
+    /// The age identity, or ssh key, that opens this compartment's secrets and no other's. With a
+    /// `recipients.txt` in their folder (`age --recipients-file`), they are encrypted to those.
+    SECRETS_IDENTITY = "secrets-identity": Kind::HostPath, Unset("the user's `identity.txt`");
     /// Colour of its window borders: a CSS name or `#rrggbb`.
     COLOR = "color": text::<Color>(), Unset("derived from the name");
     /// Text on its window borders.
