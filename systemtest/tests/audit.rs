@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
@@ -185,4 +186,49 @@ fn records_are_sent_as_they_are_written_and_wait_while_nobody_takes_them() {
         let found = status()["places"][0].clone();
         (found["arrived"].as_u64() >= Some(3) && found["error"].is_null()).then_some(())
     });
+}
+
+#[test]
+fn what_is_not_as_it_was_recorded_is_found() {
+    let Some(world) = world(here!()) else { return };
+    world.casemate(["verify"]).done().exits(1).says("no baseline").says("--record");
+    fs::create_dir_all(world.path("policy.d")).expect("made");
+    let rule = world.path("policy.d/30-mine.policy");
+    fs::write(&rule, "* * @anyvm @anyvm deny\n").expect("written");
+    let recorded = world.casemate(["verify", "--record"]).done().ok().text();
+    let digest = recorded.lines().find_map(|line| line.strip_prefix("digest ")).expect("a digest");
+    let shown = world.casemate(["audit", "show"]).done().ok().text();
+    assert!(shown.contains("baseline-recorded") && shown.contains(digest), "{shown}");
+    let same = world.casemate(["verify"]).done().ok().text();
+    assert!(same.contains("are as they were recorded"), "{same}");
+    // A rule more, another, its file open to all; a file more; a setting.
+    fs::write(&rule, "* * @anyvm @anyvm allow\n").expect("written");
+    fs::set_permissions(&rule, fs::Permissions::from_mode(0o666)).expect("set");
+    fs::write(world.path("policy.d/10-new.policy"), "").expect("written");
+    let before = fs::read_to_string(world.config()).expect("read");
+    world.configure(&format!("{before}\n# a word more\n"));
+    let found = world.casemate(["verify", "--json"]).done().exits(1).json();
+    let found: Vec<(&str, &str)> = found["drift"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| (one["of"].as_str().expect("text"), one["how"].as_str().expect("text")))
+        .collect();
+    let rule_was = "changed, mode 0666 was 0644";
+    assert_eq!(found, [("configuration", "changed"), ("policy", "new"), ("policy", rule_was)]);
+    world.configure(&before);
+    fs::remove_file(world.path("policy.d/10-new.policy")).expect("removed");
+    fs::remove_file(&rule).expect("removed");
+    world.casemate(["verify"]).done().exits(1).says("something is not as it was recorded");
+    // Whoever changes the baseline as well leaves a log that says otherwise.
+    let baseline = world.state_directory().join("baseline.json");
+    let text = fs::read_to_string(&baseline).expect("read");
+    fs::write(&baseline, text.replace("30-mine", "31-mine")).expect("written");
+    let done = world.casemate(["verify"]).done().exits(1);
+    assert!(
+        done.text().contains("baseline: ") && done.text().contains("audit log tells of"),
+        "{done}"
+    );
+    fs::write(&baseline, "{").expect("written");
+    world.casemate(["verify"]).done().exits(1).says("could not understand").says("--record");
 }

@@ -79,6 +79,8 @@ pub(crate) enum Command {
     /// Say what compartments reach by their links to the host.
     #[command(subcommand)]
     Net(Net),
+    /// Find out whether configuration, policy, programs and images are as they were recorded.
+    Verify(Verify),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -595,6 +597,17 @@ pub(crate) enum Snapshot {
         /// Name of the snapshot.
         snapshot: String,
     },
+}
+
+/// Arguments of `verify`.
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// Record everything as it is now. The digest of the record goes to the audit log.
+    #[arg(long)]
+    pub(crate) record: bool,
+    /// Print JSON.
+    #[arg(long, conflicts_with = "record")]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `units`.

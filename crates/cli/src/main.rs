@@ -31,6 +31,7 @@ mod show;
 mod snapshot;
 mod terminal;
 mod units;
+mod verify;
 mod volume;
 
 use std::process::ExitCode;
@@ -108,6 +109,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Ask => call::ask::answer_here(&world),
         Command::Broker(arguments) => call::broker(&world, arguments),
         Command::Net(command) => net::net(&world, command),
+        Command::Verify(arguments) => verify::verify(&world, arguments),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
         Command::Completions { .. } | Command::Man { .. } => Ok(0),
     }

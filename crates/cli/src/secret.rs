@@ -75,7 +75,14 @@ impl Keys {
                 Err(KeyError::PassphraseNeeded(_)) if self.typed.is_none() => {}
                 other => {
                     return other.map_err(|error| {
-                        Problem::new(format!("could not {what}")).because(&error)
+                        let problem = Problem::new(format!("could not {what}")).because(&error);
+                        match error {
+                            KeyError::WrongIdentity { .. } => problem.hint(
+                                "if you have the identity that it was encrypted to: casemate secret \
+                                 rekey --from FILE",
+                            ),
+                            _ => problem,
+                        }
                     });
                 }
             }

@@ -20,6 +20,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The files that were read, in the order of their precedence.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        // What is shipped is part of the program.
+        self.sources.iter().map(|source| source.path.as_path()).filter(|path| path.is_absolute())
+    }
+
     /// All diagnostics as text.
     pub fn render(&self, colour: bool) -> String {
         let all: Vec<&Diagnostic> = self.diagnostics.iter().collect();
