@@ -32,6 +32,7 @@ pub mod rundir;
 pub mod sockets;
 pub mod step;
 pub mod subordinate;
+pub mod switch;
 pub mod tsc;
 mod versions;
 pub mod virtiofsd;
