@@ -181,6 +181,8 @@ fn switch(request: &Request<'_>, facts: &HostFacts, parts: &PortParts) -> Result
         "--control",
         &format!("fd:{CONTROL}"),
         "--end-with-clients",
+        "--name",
+        name,
         "--log-level",
         settings.log_level.as_str(),
     ]

@@ -492,7 +492,10 @@ impl World {
     }
 
     /// What a compartment was given in the networks that it is a member of.
-    fn ports(
+    ///
+    /// # Errors
+    /// Addresses cannot be kept, or there is none left.
+    pub fn ports(
         &self,
         compartment: &Compartment,
         purpose: Purpose,

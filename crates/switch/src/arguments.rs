@@ -21,6 +21,8 @@ casemate-switch: a network between virtual machines, each on a vhost-user socket
       a port that exchanges frames with the router only; from ip= addresses only, if there are any
   --control SOCKET
       answers questions, adds and removes ports
+  --name NAME
+      said in the log, and seen in lists of processes
   --end-with-clients
       ends when the last client of the control socket has gone
   --log-level LEVEL
@@ -68,6 +70,8 @@ pub struct Arguments {
     pub control: Option<Socket>,
     /// Where to say that all sockets listen.
     pub ready: Option<RawFd>,
+    /// What it is called.
+    pub name: Option<String>,
     /// Events of less importance are not logged.
     pub level: Level,
     /// The rest.
@@ -149,6 +153,7 @@ impl Arguments {
                     arguments.ports.push(port(&value("--client")?, Role::Client)?);
                 }
                 "--control" => arguments.control = Some(socket(&value("--control")?)?),
+                "--name" => arguments.name = Some(value("--name")?),
                 "--end-with-clients" => arguments.behaviour.end_with_clients = true,
                 "--log-level" => {
                     arguments.level = match value("--log-level")?.as_str() {
@@ -239,7 +244,7 @@ mod tests {
             "--router /run/r.sock,mac=52:54:00:00:00:01,not-from=10.88.0.0/24 \
              --client fd:5,mac=52:54:00:00:00:02,ip=10.88.0.5,ip=fd00::5,name=banking \
              --spin-us 50 --allow-unsealed-memory --control /run/c --log-level warn \
-             --end-with-clients",
+             --end-with-clients --name lan",
         )
         .unwrap();
         let [router, client] = &arguments.ports[..] else { panic!("two ports") };
@@ -247,6 +252,7 @@ mod tests {
         assert_eq!(router.binding.role, Role::Router);
         assert_eq!(router.binding.not_from, ["10.88.0.0/24".parse().unwrap()]);
         assert_eq!(client.name, "banking");
+        assert_eq!(arguments.name.as_deref(), Some("lan"));
         assert_eq!(client.socket, Socket::Descriptor(5));
         assert_eq!(client.binding.addresses.len(), 2);
         assert_eq!(arguments.behaviour.spin, Duration::from_micros(50));

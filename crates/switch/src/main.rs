@@ -41,6 +41,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut said = 0_u32;
+    let name = arguments.name.map_or_else(String::new, |name| format!("{name}: "));
     let mut switch = Switch::new(arguments.behaviour)?;
     let mut paths = Vec::new();
     for port in arguments.ports {
@@ -65,7 +66,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         if level <= arguments.level {
             said += 1;
             match said {
-                ..LINES => say(format_args!("{event}")),
+                ..LINES => say(format_args!("{name}{event}")),
                 LINES => say(format_args!("it has said enough; the rest is not logged")),
                 _ => {}
             }

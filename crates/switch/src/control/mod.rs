@@ -131,6 +131,11 @@ impl Control {
         }
     }
 
+    /// Whoever reads recorded frames sees their end.
+    pub(crate) fn stop_capture(&mut self) {
+        self.capture = None;
+    }
+
     /// Writes recorded frames. Says whether recording goes on.
     pub(crate) fn record(&mut self, frames: &mut Vec<Recorded>) -> bool {
         let written = match &mut self.capture {

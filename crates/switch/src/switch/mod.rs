@@ -211,6 +211,7 @@ impl Switch {
         }
         if self.fabric.recorded == Some(number) {
             self.fabric.recorded = None;
+            self.control.stop_capture();
         }
         self.set_table();
     }
