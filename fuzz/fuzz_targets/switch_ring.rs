@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
 
     let binding = |role, last| {
         let mac = Mac::from([0x52, 0x54, 0, 0, 0, last]);
-        Binding { role, mac, addresses: Vec::new() }
+        Binding { role, mac, addresses: Vec::new(), not_from: Vec::new() }
     };
     let bindings = [binding(Role::Router, 0), binding(Role::Client, 1)];
     let mut fabric = Fabric::default();

@@ -73,7 +73,7 @@ impl World {
 
     /// A world with these compartments and their settings.
     ///
-    /// `{world}` in them is the directory of the world. They are small, and, so that none survives a test that was killed, end when idle.
+    /// `{world}` in them is the directory of the world, `{net}` a network that nobody else has. They are small, and, so that none survives a test that was killed, end when idle.
     ///
     /// # Panics
     /// When its directory cannot be made.
@@ -100,6 +100,7 @@ impl World {
                 }
             }
             let settings = settings.replace("{world}", &world.path_text());
+            let settings = settings.replace("{net}", &world.network());
             text.push_str(&format!("{settings}\n\n"));
             world.names.push((label, name));
         }
@@ -138,6 +139,11 @@ impl World {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("set");
             self.environment.push((variable, path.into()));
         }
+    }
+
+    /// The network that `{net}` is.
+    pub fn network(&self) -> String {
+        format!("systemtest-{}", self.number.number)
     }
 
     fn unused(&self, label: &str) -> String {

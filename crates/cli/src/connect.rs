@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use zlink::{Call, Connection};
 
 use crate::failure::Problem;
 use crate::passphrase::Asked;
-use crate::{image, running};
+use crate::{image, lifecycle, running};
 
 /// How long a supervisor that is starting or ending somewhere else is waited for. The longest stop
 /// is 15 s (the plan's stop deadline) and some.
@@ -89,6 +90,7 @@ impl Supervisor {
             // image.
             if !checked_image && !running::is_known(world, &name) {
                 checked_image = true;
+                start_routers(world, target.declared()).await?;
                 image::ensure(world, target)?;
             }
             if let Some(supervisor) = Self::running(world.places.runtime(), &name)? {
@@ -194,6 +196,23 @@ impl Supervisor {
         Problem::new(format!("the supervisor of `{}` ended unexpectedly", self.name))
             .hint("its processes ended with it; run the command again")
     }
+}
+
+/// Starts the routers that a compartment is behind. Its supervisor would, too, but cannot ask for
+/// passphrases. Boxed, as a router may be behind another.
+fn start_routers<'a>(
+    world: &'a World,
+    declared: &str,
+) -> Pin<Box<dyn Future<Output = Result<(), Problem>> + 'a>> {
+    let routers = world.routers(declared);
+    Box::pin(async move {
+        for (router, _) in routers? {
+            if !running::is_known(world, &router) {
+                lifecycle::start_one(world, &router, false, lifecycle::ATTEMPTS).await?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// A supervisor that has the compartment and cannot be talked to.

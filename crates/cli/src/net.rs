@@ -1,5 +1,7 @@
-//! `net`: what compartments reach by their links to the host, which rule decides, and what a
-//! supervisor that was killed left of them.
+//! `net`: what compartments reach by their links to the host and in networks, which rule decides, and
+//! what a supervisor that was killed left of them.
+
+mod switches;
 
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -39,12 +41,28 @@ struct Shown {
     running: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<Network>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    networks: Vec<Membership>,
+}
+
+/// Its part in a network between compartments, for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Membership {
+    network: String,
+    role: &'static str,
+    router: String,
+    address: String,
+    mac: String,
+    connected: bool,
 }
 
 pub(crate) fn net(world: &World, command: &Net) -> Result<u8, Problem> {
     match command {
         Net::Show { name, json } => show(world, name.as_deref(), *json),
         Net::Test(arguments) => test(world, arguments),
+        Net::Stats { name, json } => switches::stats(world, name.as_deref(), *json),
+        Net::Capture(arguments) => switches::capture(world, arguments),
         Net::Repair => {
             outln!(
                 "nothing to repair: without root, the network of a compartment is in processes of \
@@ -82,6 +100,7 @@ fn look(world: &World, name: &str) -> Result<Shown, Problem> {
         host_networking: compartment.host_networking,
         running: false,
         link: None,
+        networks: memberships(world, name, compartment)?,
     };
     event_loop()?.block_on(async {
         if let Some(mut supervisor) = Supervisor::running(world.places.runtime(), name)? {
@@ -92,6 +111,38 @@ fn look(world: &World, name: &str) -> Result<Shown, Problem> {
         }
         Ok::<_, Problem>(shown)
     })
+}
+
+fn memberships(
+    world: &World,
+    name: &str,
+    compartment: &Compartment,
+) -> Result<Vec<Membership>, Problem> {
+    let mut memberships = Vec::new();
+    for parts in world.ports(compartment, Purpose::Print)? {
+        let network = parts.network.to_string();
+        let port = switches::port(world, &network, name)?;
+        memberships.push(Membership {
+            network,
+            role: if parts.router == compartment.name { "router" } else { "client" },
+            router: parts.router.to_string(),
+            address: parts.address.to_string(),
+            mac: parts.mac.to_string(),
+            connected: port.is_some_and(|port| port.connected),
+        });
+    }
+    Ok(memberships)
+}
+
+fn print_memberships(shown: &Shown) {
+    for Membership { network, role, router, address, mac, connected } in &shown.networks {
+        let role = match *role {
+            "router" => "the router".to_owned(),
+            _ => format!("behind `{router}`"),
+        };
+        let state = if *connected { "connected" } else { "not connected" };
+        outln!("  network {network:<8} {address} ({mac}), {role}, {state}");
+    }
 }
 
 /// The compartment of the configuration with this name, or the template of a fresh disposable.
@@ -110,7 +161,11 @@ fn declared(world: &World, name: &str) -> String {
 fn print(world: &World, shown: &Shown) -> Result<(), Problem> {
     let name = &shown.name;
     if !shown.host_networking {
-        outln!("{name}: offline");
+        match shown.networks.is_empty() {
+            true => outln!("{name}: offline"),
+            false => outln!("{name}: no link to the host"),
+        }
+        print_memberships(shown);
         return Ok(());
     }
     let compartment = world.compartment(&declared(world, name))?;
@@ -120,6 +175,7 @@ fn print(world: &World, shown: &Shown) -> Result<(), Problem> {
             outln!("  {:<16} {rule}", format!("rule {}", index + 1));
         }
         outln!("  {:<16} {}", "otherwise", compartment.firewall_default);
+        print_memberships(shown);
         return Ok(());
     };
     let Network { mac, address, gateway, resolver, .. } = link;
@@ -141,6 +197,7 @@ fn print(world: &World, shown: &Shown) -> Result<(), Problem> {
         };
         outln!("  {counter:<16} {packets:>10} packets {bytes:>14} bytes  {what}");
     }
+    print_memberships(shown);
     Ok(())
 }
 
@@ -159,8 +216,18 @@ fn test(world: &World, arguments: &NetTest) -> Result<u8, Problem> {
     let compartment = world.compartment(target.declared())?;
     let (host, payload) = destination(arguments)?;
     if !compartment.host_networking {
-        return Err(Problem::new(format!("compartment `{}` is offline", arguments.name))
-            .hint("it reaches nothing; set host-networking = true to give it a link"));
+        let problem = Problem::new(format!("compartment `{}` is offline", arguments.name));
+        let routers = world.routers(target.declared())?;
+        return Err(match routers.first() {
+            Some((router, _)) => problem.hint(format!(
+                "what it reaches by way of `{router}` is decided by that one's rules: casemate net \
+                 test {router} {}",
+                arguments.destination
+            )),
+            None => {
+                problem.hint("it reaches nothing; set host-networking = true to give it a link")
+            }
+        });
     }
     let prepared = world.prepare(&target, Purpose::Print, &Passphrases::default())?;
     let Some(network) = &prepared.plan.network else {

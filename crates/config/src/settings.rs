@@ -156,6 +156,8 @@ pub struct SwitchSettings {
     pub log_level: LogLevel,
     /// Largest packet members may send, in bytes, without the Ethernet header.
     pub mtu: u16,
+    /// Frames of a port may be recorded.
+    pub capture: bool,
 }
 
 /// `[ask]`: how the user is asked about calls.

@@ -120,6 +120,7 @@ pub fn own_programs(sources: &Sources<'_>) -> OwnPrograms {
         jail: directory.join("casemate-jail"),
         agent: directory.join("casemate-agent"),
         netns: directory.join("casemate-netns"),
+        switch: directory.join("casemate-switch"),
     }
 }
 

@@ -97,6 +97,31 @@ pub fn launch(
     channels: Vec<(i32, OwnedFd)>,
     stderr: OwnedFd,
 ) -> Result<Launched, LaunchError> {
+    let parent = ["--parent".to_owned(), std::process::id().to_string()];
+    spawn(process, jail_program, channels, stderr, &parent)
+}
+
+/// The same for a process that outlives the caller and knows itself when to end. What is returned
+/// must not be dropped before the end, as that would kill it: [`Launched::leave`].
+///
+/// # Errors
+/// See [`LaunchError`]. Nothing is running then.
+pub(crate) fn launch_detached(
+    process: &Process,
+    jail_program: &Path,
+    channels: Vec<(i32, OwnedFd)>,
+    stderr: OwnedFd,
+) -> Result<Launched, LaunchError> {
+    spawn(process, jail_program, channels, stderr, &["--detached".to_owned()])
+}
+
+fn spawn(
+    process: &Process,
+    jail_program: &Path,
+    channels: Vec<(i32, OwnedFd)>,
+    stderr: OwnedFd,
+    life: &[String],
+) -> Result<Launched, LaunchError> {
     access(jail_program, AccessFlags::X_OK)
         .map_err(|error| LaunchError::NoJail { path: jail_program.into(), source: error.into() })?;
     let start = |source| LaunchError::Start { program: process.program.clone(), source };
@@ -108,7 +133,7 @@ pub fn launch(
     let mut command = Command::new(jail_program);
     command
         .args(["--spec", &number.to_string()])
-        .args(["--parent", &std::process::id().to_string()])
+        .args(life)
         .env_clear()
         .stdin(Stdio::null())
         .stdout(stderr.try_clone().map_err(start)?)
@@ -135,6 +160,7 @@ fn descriptors(
         let parent_fd = match what {
             DescriptorSource::Channel { .. }
             | DescriptorSource::Listener { .. }
+            | DescriptorSource::Shared { .. }
             | DescriptorSource::Tap => {
                 let place = channels.iter().position(|(number, _)| number == child_fd);
                 channels.swap_remove(place.ok_or(LaunchError::Descriptor(*child_fd))?).1
@@ -182,6 +208,11 @@ impl Launched {
     /// The process id of the monitor. The program itself has another one, in the jail.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Lets it go on without us. It is reaped as long as this process lives.
+    pub(crate) fn leave(mut self) {
+        std::thread::spawn(move || self.wait());
     }
 
     /// Asks the program to end (SIGTERM).

@@ -34,6 +34,7 @@ pub mod secret;
 pub mod sockets;
 pub mod step;
 pub mod subordinate;
+pub mod switch;
 pub mod tsc;
 mod versions;
 pub mod virtiofsd;

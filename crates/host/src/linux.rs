@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use casemate_plan::Step;
 use casemate_plan::process::{Channel, DescriptorSource, Process, Role};
+use casemate_plan::switch::Port;
 
 use crate::launch::{LaunchError, Launched, launch};
 use crate::network::{self, NetworkError};
 use crate::rundir::{Leftovers, RunDirectory};
 use crate::sockets;
 use crate::step::{Host, StepError};
+use crate::switch;
 
 /// Name of a listening socket while it is being connected to.
 const LISTENER: &str = "listener";
@@ -33,6 +35,10 @@ pub struct LinuxHost {
     running: BTreeMap<Role, Launched>,
     /// The guest's TAP device, until its VMM has it.
     tap: Option<OwnedFd>,
+    /// Ports in networks that steps are about.
+    ports: Vec<Port>,
+    /// What keeps those that were taken, by network, until the supervisor looks after it.
+    joined: BTreeMap<String, OwnedFd>,
 }
 
 impl LinuxHost {
@@ -47,13 +53,16 @@ impl LinuxHost {
             ends: Vec::new(),
             running: BTreeMap::new(),
             tap: None,
+            ports: Vec::new(),
+            joined: BTreeMap::new(),
         }
     }
 
     /// The processes that channels and starts are about from now on. What they and their jails
     /// print goes to `log`.
-    pub fn assign(&mut self, processes: Vec<Process>, log: OwnedFd) {
+    pub fn assign(&mut self, processes: Vec<Process>, ports: Vec<Port>, log: OwnedFd) {
         self.processes = processes;
+        self.ports = ports;
         self.log = Some(log);
     }
 
@@ -70,6 +79,25 @@ impl LinuxHost {
     /// The supervisor's end of a channel that only one process names.
     pub fn take_channel(&mut self, channel: Channel) -> Option<OwnedFd> {
         self.take_end(None, channel)
+    }
+
+    /// The program that builds jails.
+    pub fn jail_program(&self) -> &Path {
+        &self.jail_program
+    }
+
+    /// The connection that keeps the port in a network.
+    pub fn take_port(&mut self, network: &str) -> Option<OwnedFd> {
+        self.joined.remove(network)
+    }
+
+    fn join(&mut self, network: &str) -> Result<(), StepError> {
+        let failed = |source| StepError::Join { network: network.into(), source };
+        let port = self.ports.iter().find(|port| port.network == network);
+        let port = port.ok_or_else(|| LaunchError::NotPlanned(format!("a port of `{network}`")))?;
+        let connection = switch::join(port, &self.jail_program).map_err(failed)?;
+        self.joined.insert(network.into(), connection);
+        Ok(())
     }
 
     /// A process that was started and is not undone yet, to wait for.
@@ -93,6 +121,7 @@ impl LinuxHost {
                     DescriptorSource::File { .. }
                     | DescriptorSource::Log { .. }
                     | DescriptorSource::Text { .. }
+                    | DescriptorSource::Shared { .. }
                     | DescriptorSource::Tap => {}
                 }
             }
@@ -165,10 +194,12 @@ impl Host for LinuxHost {
             Step::Channels => self.connect().map_err(StepError::Channels),
             Step::Start { role } => Ok(self.start(*role)?),
             Step::AwaitNetwork { seconds } => Ok(self.await_network(*seconds)?),
+            Step::Join { network } => self.join(network),
             Step::BuildImage { .. }
             | Step::CheckImage { .. }
             | Step::OpenVolume { .. }
             | Step::Revert { .. }
+            | Step::StartRouter { .. }
             | Step::AwaitGuest { .. } => Ok(()),
         }
     }
@@ -187,6 +218,10 @@ impl Host for LinuxHost {
                 self.tap = None;
                 Ok(())
             }
+            Step::Join { network } => {
+                self.joined.remove(network);
+                Ok(())
+            }
             Step::Start { role } => match self.running.remove(role) {
                 Some(mut launched) => end(&mut launched)
                     .map_err(|source| StepError::End { process: role.describe().into(), source }),
@@ -196,6 +231,7 @@ impl Host for LinuxHost {
             | Step::CheckImage { .. }
             | Step::OpenVolume { .. }
             | Step::Revert { .. }
+            | Step::StartRouter { .. }
             | Step::AwaitGuest { .. } => Ok(()),
         }
     }

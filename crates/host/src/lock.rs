@@ -29,6 +29,8 @@ pub struct Lock {
     file: File,
     /// Who signed it before us and did not end in order, if anybody.
     previous: Option<Holder>,
+    /// Somebody else has it.
+    handed_over: bool,
 }
 
 /// What came of trying to take a lock.
@@ -56,7 +58,7 @@ impl Lock {
             match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
                 // The holder may have removed the file before it let go of it.
                 Ok(_) if !is_still(&file, path) => {}
-                Ok(_) => return Ok(Taking::Ours(Self { file, previous })),
+                Ok(_) => return Ok(Taking::Ours(Self { file, previous, handed_over: false })),
                 Err(Errno::EAGAIN | Errno::EACCES) => return Ok(Taking::Theirs(previous)),
                 Err(error) => return Err(error.into()),
             }
@@ -77,6 +79,16 @@ impl Lock {
         Ok(self.file.try_clone()?.into())
     }
 
+    /// Hands it to a program, which has it for as long as it keeps the descriptor open.
+    ///
+    /// # Errors
+    /// There are too many open files; then nobody has it.
+    pub fn hand_over(mut self) -> io::Result<OwnedFd> {
+        let descriptor = self.share()?;
+        self.handed_over = true;
+        Ok(descriptor)
+    }
+
     /// Writes into the file that this process has it.
     ///
     /// # Errors
@@ -93,7 +105,9 @@ impl Drop for Lock {
     /// Lets go of it at once. Closing is not enough: a process just forked by another thread has
     /// all our descriptors until it executes its program.
     fn drop(&mut self) {
-        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
+        if !self.handed_over {
+            let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
+        }
     }
 }
 
@@ -185,6 +199,23 @@ mod tests {
         assert!(matches!(Lock::take(&path).expect("tried"), Taking::Theirs(_)));
         drop(program.stdin.take());
         program.wait().expect("ended");
+        // Another test may just be starting a program, which has the descriptor for a moment.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while matches!(Lock::take(&path).expect("tried"), Taking::Theirs(_)) {
+            assert!(std::time::Instant::now() < deadline, "never released");
+        }
+    }
+
+    #[test]
+    fn a_lock_that_was_handed_over_is_held_until_its_descriptor_is_closed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("lock");
+        let Taking::Ours(lock) = Lock::take(&path).expect("tried") else {
+            panic!("nobody else is here");
+        };
+        let descriptor = lock.hand_over().expect("handed over");
+        assert!(matches!(Lock::take(&path).expect("tried"), Taking::Theirs(_)));
+        drop(descriptor);
         // Another test may just be starting a program, which has the descriptor for a moment.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while matches!(Lock::take(&path).expect("tried"), Taking::Theirs(_)) {

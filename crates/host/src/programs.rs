@@ -88,6 +88,14 @@ pub fn check_network(programs: &OwnPrograms) -> Result<(), ProgramsError> {
     check_each(&[&programs.netns])
 }
 
+/// Checks the program that networks between compartments need.
+///
+/// # Errors
+/// It is missing or not static.
+pub fn check_switch(programs: &OwnPrograms) -> Result<(), ProgramsError> {
+    check_each(&[&programs.switch])
+}
+
 fn check_each(paths: &[&PathBuf]) -> Result<(), ProgramsError> {
     for &path in paths {
         let head =
@@ -147,6 +155,7 @@ mod tests {
             jail: program("casemate-jail"),
             agent: program("casemate-agent"),
             netns: program("casemate-netns"),
+            switch: program("casemate-switch"),
         };
         assert!(allocator(&programs, Allocator::Default).expect("not needed").is_empty());
         let missing = allocator(&programs, Allocator::HardenedLight).expect_err("is not there");
@@ -167,6 +176,7 @@ mod tests {
             jail: nowhere.clone(),
             agent: nowhere.clone(),
             netns: nowhere.clone(),
+            switch: nowhere.clone(),
         };
         let error = check(&programs).expect_err("missing");
         assert!(error.to_string().contains("/nonexistent/casemate-agent"));

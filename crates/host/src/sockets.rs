@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use casemate_plan::process::Channel;
 use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, socket, socketpair,
+};
 
 /// The longest path a socket address holds, in bytes: `sun_path` less its NUL, unix(7).
 const LONGEST_PATH: usize = 107;
@@ -57,6 +59,37 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     let listener = at(path, |path| UnixListener::bind(path))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// A packet socket (`SOCK_SEQPACKET`), close-on-exec, that is neither bound nor connected.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn packet_socket() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+/// A packet socket that listens at a path where nothing is yet, for the owner of the directory alone
+/// (mode 0600), with so many connections that may wait.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_packets(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+    let listener = packet_socket()?;
+    at(path, |path| Ok(bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    nix::sys::socket::listen(&listener, Backlog::new(backlog)?)?;
+    Ok(listener)
+}
+
+/// Connects a packet socket to the one at a path.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_packets(socket: &OwnedFd, path: &Path) -> io::Result<()> {
+    let connect =
+        |path: &Path| Ok(nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?);
+    at(path, connect)
 }
 
 /// Connects to the socket at a path.

@@ -9,6 +9,7 @@ use casemate_plan::Step;
 use crate::launch::LaunchError;
 use crate::network::NetworkError;
 use crate::rundir::RunDirError;
+use crate::switch::SwitchError;
 
 /// What steps have their effect on: the machine ([`crate::linux::LinuxHost`]) or, in tests, nothing
 /// ([`crate::fake::FakeHost`]).
@@ -51,6 +52,15 @@ pub enum StepError {
     /// The network of the link.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A port of a network.
+    #[error("could not take a port of the network `{network}`")]
+    Join {
+        /// The network.
+        network: String,
+        /// Why not.
+        #[source]
+        source: SwitchError,
+    },
     /// The fake host was told to fail here.
     #[error("could not {0}: failed on purpose")]
     OnPurpose(String),
@@ -83,11 +93,13 @@ pub fn is_effect(step: &Step) -> bool {
         Step::RunDirectory { .. }
         | Step::Channels
         | Step::Start { .. }
-        | Step::AwaitNetwork { .. } => true,
+        | Step::AwaitNetwork { .. }
+        | Step::Join { .. } => true,
         Step::BuildImage { .. }
         | Step::CheckImage { .. }
         | Step::OpenVolume { .. }
         | Step::Revert { .. }
+        | Step::StartRouter { .. }
         | Step::AwaitGuest { .. } => false,
     }
 }

@@ -193,7 +193,7 @@ fn start_connects_the_processes_and_leaves_nothing() {
     link.jail.identity.uid += 1;
     let (log, stderr) = log();
     let mut host = LinuxHost::new(jail);
-    host.assign(vec![link, vmm], stderr);
+    host.assign(vec![link, vmm], vec![], stderr);
     let mut applied = Applied::default();
     let steps = [
         Step::RunDirectory { path: path.clone() },

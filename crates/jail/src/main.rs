@@ -9,7 +9,8 @@
 //!             capability        keeps CAP_KILL      no_new_privs, Landlock
 //! ```
 //!
-//! The end of the launcher is the end of the monitor (PR_SET_PDEATHSIG), the end of the monitor is
+//! The end of the launcher is the end of the monitor (PR_SET_PDEATHSIG; unless `--detached` says that
+//! the program is many launchers' and knows itself when to end), the end of the monitor is
 //! the end of init, and the end of init is the end of everything in its PID namespace, whatever the
 //! program does: a program that clears its own parent-death signal still dies.
 //!

@@ -29,7 +29,7 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
 
 /// Runs the process to its end and returns the exit code to end with.
 pub(crate) fn run(invocation: &Invocation) -> Result<u8, JailError> {
-    tie_to(invocation.parent)?;
+    tie_to(invocation)?;
     // Fails only for the leader of a process group, which has a session of its own already or was
     // started by hand.
     let _ = setsid();
@@ -60,17 +60,21 @@ pub(crate) fn run(invocation: &Invocation) -> Result<u8, JailError> {
     descriptors::keep_only(&[lifeline.as_raw_fd()])?;
     chdir("/").while_(|| "change to /".into())?;
     privilege::drop_all()?;
-    tie_to(invocation.parent)?;
+    tie_to(invocation)?;
     let code = wait(child);
     let _ = lifeline.into_raw_fd();
     code
 }
 
-/// Has the kernel kill this process when its parent ends, and checks that it has not ended before.
-fn tie_to(parent: Option<Pid>) -> Result<(), JailError> {
+/// Has the kernel kill this process when its parent ends, and checks that it has not ended before;
+/// unless it is to stay.
+fn tie_to(invocation: &Invocation) -> Result<(), JailError> {
+    if invocation.detached {
+        return Ok(());
+    }
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         .while_(|| "tie the monitor to its launcher".into())?;
-    match parent {
+    match invocation.parent {
         Some(parent) if getppid() != parent => Err(JailError::Orphaned("launcher")),
         _ => Ok(()),
     }

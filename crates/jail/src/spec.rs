@@ -1,4 +1,4 @@
-//! The command line and the specification: `casemate-jail --spec FD [--parent PID]`.
+//! The command line and the specification: `casemate-jail --spec FD [--parent PID | --detached]`.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,13 +18,15 @@ pub(crate) struct Invocation {
     pub(crate) process: Process,
     /// Who started us, so that an end before we could tie ourselves to it is noticed.
     pub(crate) parent: Option<Pid>,
+    /// It outlives whoever started it: the program decides itself when it ends.
+    pub(crate) detached: bool,
 }
 
 /// Why the invocation makes no sense.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpecError {
     /// Wrong arguments.
-    #[error("usage: casemate-jail --spec DESCRIPTOR [--parent PID]")]
+    #[error("usage: casemate-jail --spec DESCRIPTOR [--parent PID | --detached]")]
     Usage,
     /// The descriptor cannot be read.
     #[error("could not read the specification")]
@@ -42,8 +44,12 @@ impl Invocation {
     pub(crate) fn from_arguments(
         mut arguments: impl Iterator<Item = OsString>,
     ) -> Result<Self, crate::error::JailError> {
-        let (mut descriptor, mut parent) = (None, None);
+        let (mut descriptor, mut parent, mut detached) = (None, None, false);
         while let Some(name) = arguments.next() {
+            if name == "--detached" {
+                detached = true;
+                continue;
+            }
             let value = arguments.next().and_then(|value| value.to_str()?.parse::<i32>().ok());
             match (name.to_str(), value) {
                 (Some("--spec"), Some(number)) if number >= 3 => descriptor = Some(number),
@@ -51,9 +57,12 @@ impl Invocation {
                 _ => return Err(SpecError::Usage.into()),
             }
         }
+        if detached && parent.is_some() {
+            return Err(SpecError::Usage.into());
+        }
         let process = read(descriptor.ok_or(SpecError::Usage)?)?;
         check_descriptors(&process)?;
-        Ok(Self { process, parent })
+        Ok(Self { process, parent, detached })
     }
 }
 

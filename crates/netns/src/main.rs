@@ -98,6 +98,9 @@ fn make(order: &Namespace, host: &mut HostAddresses) -> Result<OwnedFd, KeeperEr
         None => requests.without_ipv6(index)?,
     }
     requests.bring_up(index)?;
+    for network in &order.behind {
+        requests.add_route(index, *network, order.guest)?;
+    }
     requests.forward(index)?;
     Ok(tap)
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use casemate_config::ipnet::Ipv4Net;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -150,6 +151,25 @@ impl Socket {
         attribute(&mut body, libc::IFA_ADDRESS, &octets);
         let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
         self.ask(libc::RTM_NEWADDR, flags, &body).while_("give the TAP device its address")
+    }
+
+    /// Leads packets for a network to a machine behind an interface.
+    pub(crate) fn add_route(
+        &self,
+        index: u32,
+        network: Ipv4Net,
+        by: Ipv4Addr,
+    ) -> Result<(), KeeperError> {
+        let mut body = vec![libc::AF_INET as u8, network.prefix_len(), 0, 0];
+        let scope = libc::RT_SCOPE_UNIVERSE;
+        body.extend([libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, scope, libc::RTN_UNICAST]);
+        body.extend([0; 4]);
+        attribute(&mut body, libc::RTA_DST, &network.network().octets());
+        attribute(&mut body, libc::RTA_GATEWAY, &by.octets());
+        attribute(&mut body, libc::RTA_OIF, &index.to_ne_bytes());
+        let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+        let what = format!("lead {network} to its router");
+        self.ask(libc::RTM_NEWROUTE, flags, &body).while_(what)
     }
 
     /// Brings an interface up.

@@ -86,6 +86,7 @@ fn inside() {
         host: "172.16.200.6".parse().expect("an address"),
         v6: None,
         resolver: "169.254.1.1".parse().expect("an address"),
+        behind: vec![],
         links: "172.16.200.0/24".parse().expect("a network"),
     };
     // The same in each run.

@@ -150,6 +150,8 @@ pub struct OwnPrograms {
     pub agent: PathBuf,
     /// `casemate-netns`, static.
     pub netns: PathBuf,
+    /// `casemate-switch`, static.
+    pub switch: PathBuf,
 }
 
 impl HostFacts {

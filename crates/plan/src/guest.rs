@@ -93,6 +93,7 @@ pub(crate) fn boot(
         restrictions: hardening::restrictions(guest),
         shares: compartment.shares.iter().map(share).collect(),
         network: None,
+        ports: vec![],
     }
 }
 

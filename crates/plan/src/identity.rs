@@ -3,6 +3,9 @@
 //! Two ids for each compartment, taken from the end of the caller's range so that they do not
 //! meet the ids that image builds map from its beginning.
 
+use casemate_config::Ipv4Cidr;
+use casemate_config::ipnet::Ipv4Net;
+
 use crate::facts::{Caller, HostFacts};
 use crate::jail::{IdMapMethod, Identity};
 use crate::process::Role;
@@ -26,6 +29,19 @@ const PAIRS: u32 = 2 * (FRESH_SLOTS + 10_000);
 /// of the range beyond them is for fresh disposables.
 const NETWORKED: u32 = NEEDED - PAIRS - 10_000;
 
+/// Users of switches: what [`FRESH_SLOTS`] leaves unused, as fresh disposables are numbered from 1000.
+const SWITCHES: u32 = 1000;
+
+/// The number of a network's switch: that of its /24 in 10.88.0.0/16; for others, which are beyond
+/// them, any that depends on the network. Two of these may be one user, who sees neither process.
+pub fn switch_number(network: Ipv4Net) -> u16 {
+    let place = u32::from(network.network()) >> 8;
+    match Ipv4Cidr::pool().net().contains(&network) && network.prefix_len() == 24 {
+        true => (place & 0xff) as u16,
+        false => (256 + place % (SWITCHES - 256)) as u16,
+    }
+}
+
 /// The identity of `role` in the compartment with this `slot`.
 ///
 /// A slot is `(id - 1) / 2` for a declared compartment, [`FRESH_SLOTS`] + its number for a fresh
@@ -44,9 +60,10 @@ pub fn identity(facts: &HostFacts, slot: u32, role: Role) -> Result<Identity, Re
         Role::Link => 1,
         // It works on the files of somebody: see `of_folder`.
         Role::Share(_) => return Ok(of_folder(caller, (caller.uid, caller.gid))),
-        Role::Network => 0,
+        Role::Network | Role::Switch(_) => 0,
     };
     let from_end = match (role, slot.checked_sub(FRESH_SLOTS)) {
+        (Role::Switch(number), _) => 1 + PAIRS + NETWORKED + u32::from(number),
         (Role::Network, None) if slot >= NETWORKED => {
             let largest = 2 * NETWORKED - 1;
             return Err(Refusal::HostNotReady {

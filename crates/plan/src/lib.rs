@@ -24,6 +24,7 @@ mod refusal;
 pub mod service;
 mod shares;
 mod step;
+pub mod switch;
 mod unavailable;
 mod vm;
 
@@ -32,7 +33,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use casemate_config::{
-    AuditSettings, Compartment, DiskFormat, EngineSettings, NetworkSettings, VolumeName,
+    AuditSettings, Compartment, DiskFormat, EngineSettings, NetworkSettings, SwitchSettings,
+    VolumeName,
 };
 use serde::Serialize;
 
@@ -45,6 +47,7 @@ use facts::HostFacts;
 use jail::Inode;
 use network::{LinkParts, Network};
 use process::Process;
+use switch::{Port, PortParts};
 
 /// What a plan is made from, beside the facts.
 #[derive(Clone, Debug)]
@@ -83,6 +86,15 @@ pub struct Request<'a> {
     pub network: &'a NetworkSettings,
     /// Its own link; for a fresh disposable that of its template, as each has a network of its own.
     pub link: Option<LinkParts>,
+    /// Settings of switches.
+    pub switch: &'a SwitchSettings,
+    /// What it was given in networks between compartments, by the networks' names; a fresh disposable
+    /// has what its template has.
+    pub ports: Vec<PortParts>,
+    /// Directory for the control sockets and locks of switches.
+    pub switches: PathBuf,
+    /// Directory for their logs.
+    pub switch_logs: PathBuf,
 }
 
 /// A kept memory of a guest.
@@ -197,6 +209,9 @@ pub struct Plan {
     pub memory_refused: Option<&'static str>,
     /// Its link to the host; none when it is offline.
     pub network: Option<Network>,
+    /// Its ports in networks between compartments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
 }
 
 impl Plan {

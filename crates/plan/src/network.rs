@@ -12,6 +12,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use casemate_config::ipnet::Ipv4Net;
 use casemate_config::{
     Compartment, CompartmentId, Destination, FirewallAction, FirewallRule, MacAddr, NetworkMode,
     NetworkSettings,
@@ -24,7 +25,7 @@ use crate::firewall::{Firewall, Link, OUTSIDE, TABLE, TAP, named_address, reserv
 use crate::jail::{Jail, Limits, Reach, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::vm::LOG_SIZE;
-use crate::{Refusal, Request, identity};
+use crate::{Refusal, Request, identity, switch};
 
 /// Which number and Ethernet address a compartment has on its link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,10 @@ pub struct Namespace {
     pub tap: String,
     /// Its address, of a /31.
     pub address: Ipv4Addr,
+    /// The guest's.
+    pub guest: Ipv4Addr,
+    /// Networks between compartments that the guest is the router of.
+    pub behind: Vec<Ipv4Net>,
     /// Its IPv6 address, of a /127.
     pub address6: Option<Ipv6Addr>,
     /// Name of the interface that pasta makes.
@@ -117,7 +122,7 @@ const OUTSIDE_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfdca, 0x5e3a, 0x7e01, 0, 0, 0
 const SETTINGS: &str = "/proc/sys/net";
 
 /// What a guest asks for names; pasta asks the host's first name server in its place.
-const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// Connections that pasta may have, each a socket: fewer than there are ports for clients, which the
 /// host and other compartments need too.
@@ -167,6 +172,8 @@ pub(crate) fn network(
     let namespace = Namespace {
         tap: TAP.into(),
         address: link.host,
+        guest: link.guest,
+        behind: link.behind.clone(),
         address6: link.v6.map(|(_, host)| host),
         outside: OUTSIDE.into(),
         nft,
@@ -227,7 +234,8 @@ fn link(request: &Request<'_>, settings: &NetworkSettings) -> Result<Link, Refus
         let end = |id: u32| (u128::from(reserved::LINKS6.addr()) | u128::from(id)).into();
         (end(parts.id.get()), end(parts.id.get() - 1))
     });
-    Ok(Link { mac: parts.mac, guest, host, v6, resolver: RESOLVER, links })
+    let behind = switch::behind(request);
+    Ok(Link { mac: parts.mac, guest, host, v6, resolver: RESOLVER, links, behind })
 }
 
 /// Refuses rules that allow what no compartment can reach this way: another compartment's link, the
@@ -405,7 +413,7 @@ pub(crate) fn interface(network: &Network) -> Interface {
 pub(crate) fn notes(facts: &NetworkFacts) -> Vec<String> {
     let mut notes = vec![
         "the network is rootless: what the compartment sends leaves as the host's own, nothing \
-         reaches it from outside, and other compartments are out of reach"
+         reaches it from outside, and other compartments are out of reach but by `networks`"
             .to_owned(),
     ];
     if !facts.resolvers.iter().any(std::net::IpAddr::is_ipv4) {

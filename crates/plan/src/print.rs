@@ -7,8 +7,9 @@ use crate::Plan;
 use crate::firewall::TAP;
 use crate::jail::{Access, IdMapMethod, Jail, Reach};
 use crate::network::Network;
-use crate::process::{Channel, DescriptorSource, Process};
+use crate::process::{Channel, DescriptorSource, Process, SharedPart};
 use crate::service::Restart;
+use crate::switch::Port;
 
 /// The whole plan as text, for `casemate plan`.
 pub fn print(plan: &Plan) -> String {
@@ -39,6 +40,9 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     if let Some(network) = &plan.network {
         network_text(out, network)?;
+    }
+    for port in &plan.ports {
+        port_text(out, port)?;
     }
     let guest = &plan.guest;
     writeln!(out, "\nguest")?;
@@ -136,6 +140,25 @@ fn network_text(out: &mut String, network: &Network) -> std::fmt::Result {
     Ok(())
 }
 
+fn port_text(out: &mut String, port: &Port) -> std::fmt::Result {
+    let role = if port.router { "its router" } else { "a client" };
+    writeln!(out, "\nport in the network `{}`, as {role}", port.network)?;
+    writeln!(out, "  guest         {}/{} ({})", port.address, port.cidr.prefix_len(), port.mac)?;
+    if let Some(gateway) = port.gateway {
+        writeln!(out, "  gateway       {gateway}, for all that is elsewhere")?;
+    }
+    for server in &port.name_servers {
+        writeln!(out, "  name server   {server}, by way of the router")?;
+    }
+    for network in &port.not_from {
+        writeln!(out, "  not from      {network} (nothing is forwarded from there)")?;
+    }
+    writeln!(out, "  socket        {}", port.socket.display())?;
+    writeln!(out, "  control       {}", port.switch.control.display())?;
+    writeln!(out, "  log           {}", port.switch.log.display())?;
+    process_text(out, &port.switch.process)
+}
+
 fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
     writeln!(out, "\nprocess: {}", process.role.describe())?;
     writeln!(out, "  program       {}", process.program.display())?;
@@ -159,6 +182,10 @@ fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
             }
             DescriptorSource::Log { path } => format!("{} (append)", path.display()),
             DescriptorSource::Text { .. } => "its orders, as under `network`".into(),
+            DescriptorSource::Shared { part: SharedPart::Control } => {
+                "its control socket, listening".into()
+            }
+            DescriptorSource::Shared { part: SharedPart::Lock } => "the lock that it holds".into(),
             DescriptorSource::Tap => format!("the TAP device `{TAP}`"),
         };
         writeln!(out, "  descriptor {}  {what}", descriptor.number)?;

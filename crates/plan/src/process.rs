@@ -36,6 +36,9 @@ pub enum Role {
     Share(u16),
     /// What keeps the network namespace of the link to the host.
     Network,
+    /// The switch of a network between compartments, which is no one compartment's; by a number that
+    /// says which user it is ([`crate::identity::switch_number`]).
+    Switch(u16),
 }
 
 /// A descriptor handed to a process.
@@ -82,6 +85,21 @@ pub enum DescriptorSource {
     },
     /// The TAP device that [`Role::Network`] made.
     Tap,
+    /// What whoever starts a process for others too makes beside it.
+    Shared {
+        /// Which.
+        part: SharedPart,
+    },
+}
+
+/// What a switch is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SharedPart {
+    /// The listening control socket.
+    Control,
+    /// The lock that says there is one, which is held for as long as this descriptor is open.
+    Lock,
 }
 
 /// The connections between the processes of a compartment.
@@ -109,7 +127,8 @@ impl DescriptorSource {
     pub fn channel(&self) -> Option<Channel> {
         match self {
             Self::Channel { channel } | Self::Listener { channel } => Some(*channel),
-            Self::File { .. } | Self::Log { .. } | Self::Text { .. } | Self::Tap => None,
+            Self::File { .. } | Self::Log { .. } | Self::Text { .. } => None,
+            Self::Tap | Self::Shared { .. } => None,
         }
     }
 }
@@ -122,6 +141,7 @@ impl Role {
             Self::Link => "link",
             Self::Share(_) => "share",
             Self::Network => "network",
+            Self::Switch(_) => "switch",
         }
     }
 }

@@ -58,6 +58,10 @@ pub struct Machine {
     pub shares: Vec<Share>,
     /// Its only network interface; none when it is offline.
     pub interface: Option<Interface>,
+    /// Its interfaces at switches. With any, the guest's memory is shared with them.
+    pub ports: Vec<VhostPort>,
+    /// This QEMU counts the time until it connects again in milliseconds.
+    pub reconnect_ms: bool,
     /// Connected socket of the agent's port.
     pub agent: i32,
     /// Connected socket of the serial console.
@@ -148,6 +152,15 @@ pub struct Interface {
     pub tap: i32,
 }
 
+/// A network interface whose other end is a vhost-user switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostPort {
+    /// Ethernet address.
+    pub mac: String,
+    /// Where the switch listens, in the jail.
+    pub socket: PathBuf,
+}
+
 /// A file below a disk, which is read only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backing {
@@ -186,7 +199,7 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
     }
     list.switch("-display", "none");
     let mut model = machine_model(machine.model).to_owned();
-    if !machine.shares.is_empty() {
+    if !machine.shares.is_empty() || !machine.ports.is_empty() {
         let size = machine.memory_mib;
         list.switch("-object", format!("memory-backend-memfd,id=memory,size={size}M,share=on"));
         model.push_str(",memory-backend=memory");
@@ -260,6 +273,9 @@ pub fn arguments(machine: &Machine) -> Vec<String> {
         let device = virtio("virtio-net");
         list.switch("-device", format!("{device},netdev=link,mac={mac}{rom}"));
     }
+    for (index, port) in machine.ports.iter().enumerate() {
+        list.port(machine, index, port, &virtio("virtio-net"));
+    }
     // The jail has dropped the user before exec, so nothing needs what these groups forbid.
     list.switch(
         "-sandbox",
@@ -299,6 +315,25 @@ impl Arguments {
     fn switch(&mut self, switch: &str, value: impl Into<String>) {
         self.0.push(switch.into());
         self.0.push(value.into());
+    }
+
+    fn port(&mut self, machine: &Machine, index: usize, port: &VhostPort, device: &str) {
+        let socket = option(&port.socket.display().to_string(), &[]);
+        // A switch that was started anew is found again.
+        let again = if machine.reconnect_ms { "reconnect-ms=200" } else { "reconnect=1" };
+        self.switch("-chardev", format!("socket,id=port{index},path={socket},{again}"));
+        self.switch("-netdev", format!("vhost-user,id=net{index},chardev=port{index}"));
+        let mut device = format!("{device},netdev=net{index},mac={}", port.mac);
+        if machine.model == MachineModel::Q35 {
+            device.push_str(",romfile=");
+            // Without KVM's irqfds, QEMU 7.2 crashes when the guest takes such a device's MSI-X vectors
+            // into use (msix_set_vector_notifiers). Later ones were not tried; an interrupt line costs an
+            // emulated guest nothing worth having.
+            if machine.acceleration == Acceleration::Tcg {
+                device.push_str(",vectors=0");
+            }
+        }
+        self.switch("-device", device);
     }
 
     fn disk(&mut self, disk: &Disk, device: &str) {
@@ -385,6 +420,8 @@ mod tests {
             kernel_command_line: "quiet tsc_early_khz=2000 panic=-1".into(),
             disks: vec![Disk::shared("root", 6), volume],
             shares: vec![],
+            ports: vec![],
+            reconnect_ms: false,
             agent: 3,
             console: 4,
             monitor: 5,

@@ -50,6 +50,19 @@ pub enum Step {
         /// Deadline from the start of what makes it.
         seconds: u32,
     },
+    /// Start another compartment that this one is behind, unless it runs, and wait until it is ready.
+    /// Done by the supervisor beforehand; it stays.
+    StartRouter {
+        /// Its name.
+        router: String,
+        /// The network it is the router of.
+        network: String,
+    },
+    /// Take a port of a network's switch, which is started if nobody has started it.
+    Join {
+        /// The network.
+        network: String,
+    },
     /// Wait for the agent's Hello, set the guest up, wait until it is ready.
     AwaitGuest {
         /// Deadline from the start of the VMM.
@@ -73,6 +86,12 @@ impl Step {
             Self::AwaitNetwork { seconds } => {
                 format!("wait for the network, at most {seconds} s, and take its TAP device")
             }
+            Self::StartRouter { router, network } => {
+                format!("start `{router}`, the router of `{network}`, unless it runs")
+            }
+            Self::Join { network } => {
+                format!("take a port of the network `{network}`, and start its switch as the first")
+            }
             Self::AwaitGuest { seconds } => {
                 format!("wait for the agent, at most {seconds} s, and set the guest up")
             }
@@ -85,9 +104,11 @@ impl Step {
             Self::BuildImage { .. }
             | Self::CheckImage { .. }
             | Self::Revert { .. }
+            | Self::StartRouter { .. }
             | Self::Channels => None,
             Self::OpenVolume { .. } => Some("let go of it"),
             Self::AwaitNetwork { .. } => Some("close it"),
+            Self::Join { .. } => Some("leave it; the switch ends with its last port"),
             Self::RunDirectory { .. } => Some("remove it with everything in it"),
             Self::Start { .. } => Some("kill it with its PID namespace"),
             Self::AwaitGuest { .. } => Some("ask the guest to shut down"),
@@ -103,6 +124,7 @@ impl Role {
             Self::Link => "the link process".into(),
             Self::Share(index) => format!("the file server of share {}", index + 1).into(),
             Self::Network => "the keeper of the network".into(),
+            Self::Switch(_) => "the switch".into(),
         }
     }
 }

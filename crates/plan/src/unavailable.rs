@@ -12,14 +12,13 @@ pub(crate) fn features(
     let c = compartment;
     let g = &c.guest;
     let shared = c.origin == Origin::System && c.users.iter().any(|user| user.as_str() != "root");
-    let table: [(bool, &str); 10] = [
+    let table: [(bool, &str); 9] = [
         (shared, "`users` (system compartments for ordinary users)"),
         (
             c.origin == Origin::User && audit.auditd,
             "`auditd` in [audit] (the kernel takes records of root alone)",
         ),
         (c.engine != EngineKind::Qemu, "`engine` other than qemu"),
-        (!c.networks.is_empty(), "`networks` (links between compartments)"),
         (c.vhost_user_net.is_some(), "`vhost-user-net` (another switch's socket)"),
         (matches!(c.gpu, Gpu::Model(_)), "`gpu` (accelerated graphics)"),
         (c.sound != Sound::Off, "`sound`"),

@@ -13,7 +13,7 @@ use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::qemu::{self, Acceleration, Disk, KvmDevice, Machine, MachineModel};
 use crate::{
     ImageParts, Plan, Refusal, Request, Step, guest, hardening, identity, network, service, shares,
-    unavailable,
+    switch, unavailable,
 };
 
 /// The oldest QEMU this is tested with (Debian 12).
@@ -21,6 +21,9 @@ const OLDEST_QEMU: (u32, u32, u32) = (7, 2, 0);
 
 /// From this QEMU on `-accel kvm,device=` takes a descriptor.
 const KVM_BY_DESCRIPTOR: (u32, u32, u32) = (9, 1, 0);
+
+/// From this QEMU on `reconnect-ms=` takes the place of `reconnect=`.
+const RECONNECT_MS: (u32, u32, u32) = (9, 2, 0);
 
 /// Until a guest is ready. A guest under emulation on a loaded machine has been seen to take 15 s.
 const BOOT_DEADLINE_TCG: Duration = Duration::from_secs(120);
@@ -78,6 +81,11 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     if request.image.is_none() {
         steps.push(Step::BuildImage { image: request.image_name.clone() });
     }
+    let routers = switch::routers(request).map(|(router, network)| Step::StartRouter {
+        router: router.into(),
+        network: network.into(),
+    });
+    steps.extend(routers);
     steps.push(Step::RunDirectory { path: request.run_directory.clone() });
     let digest = request.image.as_ref().map_or("(to be built)", |image| &image.digest);
     steps.push(Step::CheckImage { digest: digest.into() });
@@ -88,6 +96,8 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         steps.push(Step::Revert { snapshot: resume.snapshot.clone() });
     }
     steps.push(Step::Channels);
+    let ports = switch::ports(request, facts)?;
+    steps.extend(ports.iter().map(|port| Step::Join { network: port.network.clone() }));
     if network.is_some() {
         steps.push(Step::Start { role: Role::Network });
     }
@@ -124,18 +134,21 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
             .chain(keeper)
             .chain([vmm])
             .collect(),
-        guest: casemate_wire::Boot {
-            network: network.as_ref().map(network::interface),
-            ..guest::boot(
-                compartment,
-                &request.instance,
-                &request.machine_id,
-                request.image.as_ref(),
-                &request.volumes,
-                &request.file_sources,
-                &request.allocator,
-            )
-        },
+        guest: with_ports(
+            casemate_wire::Boot {
+                network: network.as_ref().map(network::interface),
+                ..guest::boot(
+                    compartment,
+                    &request.instance,
+                    &request.machine_id,
+                    request.image.as_ref(),
+                    &request.volumes,
+                    &request.file_sources,
+                    &request.allocator,
+                )
+            },
+            &ports,
+        ),
         boot_deadline,
         stop_deadline: STOP_DEADLINE,
         idle_timeout: disposable.then_some(compartment.idle_timeout),
@@ -145,7 +158,14 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         machine: machine.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         memory_refused: memory_refused(compartment, request.instance.fresh),
         network,
+        ports,
     })
+}
+
+fn with_ports(mut boot: casemate_wire::Boot, ports: &[switch::Port]) -> casemate_wire::Boot {
+    boot.ports = ports.iter().map(switch::interface).collect();
+    boot.sysctls.extend(switch::sysctls(ports));
+    boot
 }
 
 /// Refuses settings that this version cannot carry out yet.
@@ -232,7 +252,7 @@ pub fn module_groups(compartment: &Compartment, engine: &EngineSettings) -> Vec<
     if !compartment.shares.is_empty() {
         groups.push("shares");
     }
-    if compartment.host_networking {
+    if compartment.host_networking || !compartment.networks.is_empty() {
         groups.push("network");
     }
     // A root disk of the user's own is not verified, and may have the usual file system.
@@ -296,6 +316,8 @@ fn vmm(
         disks: disks.machine,
         shares,
         interface,
+        ports: request.ports.iter().map(switch::vhost).collect(),
+        reconnect_ms: qemu.version >= RECONNECT_MS,
         agent: AGENT,
         console: CONSOLE,
         monitor: MONITOR,
@@ -323,6 +345,9 @@ fn vmm(
     files.push(VisibleFile::read("/etc/ld.so.cache").if_there());
     files.push(VisibleFile::read("/dev/urandom"));
     files.push(VisibleFile::write("/dev/null"));
+    if !request.ports.is_empty() {
+        files.push(switch::visible(request));
+    }
     for (source, target) in [(kernel, "/boot/kernel"), (initrd, "/boot/initrd")] {
         files.push(VisibleFile { target: target.into(), ..VisibleFile::read(source) });
     }
@@ -456,6 +481,12 @@ fn memory_refused(compartment: &Compartment, fresh: bool) -> Option<&'static str
              memory",
         );
     }
+    if !compartment.networks.is_empty() {
+        return Some(
+            "it has a port in a network, whose switch has the guest's memory and would not know of \
+             another",
+        );
+    }
     writes_own_disk(compartment)
         .then_some("it writes to a disk of its own, which no snapshot takes back")
 }
@@ -472,8 +503,8 @@ fn file_size(request: &Request<'_>) -> u64 {
     if writes_own_disk(compartment) {
         return u64::MAX;
     }
-    // With shares the guest's memory is a file, in memory.
-    let memory = match compartment.shares.is_empty() {
+    // With shares and ports the guest's memory is a file, in memory.
+    let memory = match compartment.shares.is_empty() && request.ports.is_empty() {
         true => 0,
         false => compartment.memory.mib() << 20,
     };

@@ -5,11 +5,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use casemate_config::{CompartmentId, DiskFormat, Environment, Format, Origin, Source};
+use casemate_config::{
+    Compartment, CompartmentId, DiskFormat, Environment, Format, NetworkName, Origin, Settings,
+    Source,
+};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::jail::Inode;
 use casemate_plan::network::LinkParts;
 use casemate_plan::process::Role;
+use casemate_plan::switch::PortParts;
 use casemate_plan::{
     ImageParts, Instance, Layer, Request, Resume, ShareParts, VolumeParts, identity, plan, print,
 };
@@ -77,6 +81,24 @@ fn share(share: &casemate_config::Share) -> ShareParts {
     ShareParts { folder: share.source.clone(), inode, owner: (33, 34) }
 }
 
+/// What the first run would give a compartment in its networks.
+fn ports(settings: &Settings, compartment: &Compartment) -> Vec<PortParts> {
+    let ids = settings.assign(&Default::default(), &Default::default()).expect("ids");
+    let parts = |name: &NetworkName| {
+        let (network, assigned) = (&settings.networks[name], &ids.networks[name]);
+        let member = assigned.members[&compartment.name];
+        PortParts {
+            network: name.clone(),
+            router: network.router.clone(),
+            router_has_link: settings.compartments[&network.router].host_networking,
+            cidr: assigned.cidr,
+            address: member.address,
+            mac: member.mac,
+        }
+    };
+    compartment.networks.keys().map(parts).collect()
+}
+
 /// The plan of the only compartment, or why there is none, as text.
 fn outcome(folder: &Path) -> String {
     let loaded = load(&folder.join("input.toml"));
@@ -120,6 +142,10 @@ fn outcome(folder: &Path) -> String {
         network: &settings.network,
         link: CompartmentId::new(7)
             .map(|id| LinkParts { id, mac: "02:00:00:12:34:56".parse().expect("an address") }),
+        switch: &settings.switch,
+        ports: ports(settings, compartment),
+        switches: "/run/user/1000/casemate/.networks".into(),
+        switch_logs: "/state/networks".into(),
     };
     match plan(&request, &facts) {
         Ok(plan) => print(&plan),
@@ -151,11 +177,15 @@ fn plans_are_as_expected() {
 
 proptest::proptest! {
     #[test]
-    fn no_two_processes_share_a_user(a in 0..26_000u32, b in 0..26_000u32) {
+    fn no_two_processes_share_a_user(a in 0..26_000u32, b in 0..26_000u32, network in 0..1000u16) {
         let facts = facts();
         let of = |slot, role| identity::identity(&facts, slot, role).expect("an identity");
         let mut ids = vec![of(a, Role::Vmm).uid, of(a, Role::Link).uid];
+        // Disposables are numbered from 1000.
+        let is_one = |slot| !(identity::FRESH_SLOTS..identity::FRESH_SLOTS + 1000).contains(&slot);
+        proptest::prop_assume!(is_one(a) && is_one(b));
         let networked = |slot| !(2768..identity::FRESH_SLOTS).contains(&slot);
+        ids.push(of(a, Role::Switch(network)).uid);
         ids.extend(networked(a).then(|| of(a, Role::Network).uid));
         if a != b {
             ids.extend([of(b, Role::Vmm).uid, of(b, Role::Link).uid]);
@@ -167,6 +197,16 @@ proptest::proptest! {
         proptest::prop_assert_eq!(ids.len(), count);
         let (start, length) = facts.caller.subordinate_uids.expect("a range");
         proptest::prop_assert!(ids.iter().all(|id| (start..start + length).contains(id)));
+    }
+}
+
+#[test]
+fn switches_of_the_pool_have_a_user_each() {
+    let number = |text: &str| identity::switch_number(text.parse().expect("a network"));
+    let pool: Vec<u16> = (0..256).map(|third| number(&format!("10.88.{third}.0/24"))).collect();
+    assert_eq!(pool, (0..256).collect::<Vec<u16>>());
+    for other in ["10.88.0.0/16", "10.20.0.0/24", "192.168.1.0/25", "10.0.0.0/8"] {
+        assert!((256..1000).contains(&number(other)), "{other}");
     }
 }
 

@@ -22,6 +22,7 @@ fn link(ipv6: bool) -> Link {
         host: "172.16.200.6".parse().expect("an address"),
         v6: ipv6.then_some(((links6 | 7).into(), (links6 | 6).into())),
         resolver: "169.254.1.1".parse().expect("an address"),
+        behind: vec![],
         links: "172.16.200.0/24".parse().expect("a network"),
     }
 }

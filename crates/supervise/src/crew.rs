@@ -4,11 +4,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use casemate_host::launch::{Ended, Launched};
 use casemate_host::linux::LinuxHost;
-use casemate_host::step::{Applied, StepError};
+use casemate_host::step::{Applied, StepError, is_effect};
 use casemate_plan::process::{Channel, Role};
+use casemate_plan::switch::Port;
 use casemate_plan::{Plan, Step};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -50,6 +52,8 @@ pub(crate) struct Ends {
     pub(crate) monitor: UnixStream,
     /// To what reads the memory that the guest goes on from, where it does.
     pub(crate) memory: Option<OwnedFd>,
+    /// To the switches of its ports, each with what keeps it.
+    pub(crate) ports: Vec<(Port, AsyncFd<OwnedFd>)>,
     /// To what keeps the network, if there is one.
     pub(crate) network: Option<AsyncFd<OwnedFd>>,
 }
@@ -72,7 +76,7 @@ impl<'h> Crew<'h> {
         launch_number: u32,
         exits: &mpsc::UnboundedSender<(u32, Role)>,
     ) -> Result<Ends, CrewError> {
-        self.host.assign(plan.processes.clone(), output.into());
+        self.host.assign(plan.processes.clone(), plan.ports.clone(), output.into());
         let result = self.apply(plan, launch_number, exits);
         if result.is_err() {
             self.stop();
@@ -87,7 +91,7 @@ impl<'h> Crew<'h> {
         exits: &mpsc::UnboundedSender<(u32, Role)>,
     ) -> Result<Ends, CrewError> {
         for step in &plan.steps {
-            if !matches!(step, Step::Channels | Step::Start { .. } | Step::AwaitNetwork { .. }) {
+            if !is_effect(step) || matches!(step, Step::RunDirectory { .. }) {
                 continue;
             }
             self.launched
@@ -99,10 +103,10 @@ impl<'h> Crew<'h> {
                 watch(launched, launch_number, *role, exits.clone()).map_err(CrewError::Ends)?;
             }
         }
-        self.ends().map_err(CrewError::Ends)
+        self.ends(plan).map_err(CrewError::Ends)
     }
 
-    fn ends(&mut self) -> io::Result<Ends> {
+    fn ends(&mut self, plan: &Plan) -> io::Result<Ends> {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         let mut end = |channel| {
             let end = self.host.take_channel(channel);
@@ -114,7 +118,14 @@ impl<'h> Crew<'h> {
         fcntl(&orders, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         monitor.set_nonblocking(true)?;
         let memory = self.host.take_channel(Channel::Memory);
+        let mut ports = Vec::new();
+        for port in &plan.ports {
+            if let Some(connection) = self.host.take_port(&port.network) {
+                ports.push((port.clone(), register(connection, Interest::READABLE)?));
+            }
+        }
         Ok(Ends {
+            ports,
             memory,
             orders: register(orders, Interest::READABLE | Interest::WRITABLE)?,
             monitor: UnixStream::from_std(monitor)?,
@@ -153,6 +164,11 @@ impl<'h> Crew<'h> {
         }
     }
 
+    /// The program that builds jails.
+    pub(crate) fn jail_program(&self) -> &Path {
+        self.host.jail_program()
+    }
+
     /// Process ids, by role.
     pub(crate) fn status(&self) -> Vec<ProcessStatus> {
         let status = |(role, launched): (Role, &Launched)| ProcessStatus {
@@ -182,7 +198,7 @@ fn watch(
 
 /// Hands a descriptor to the event loop.
 #[expect(unsafe_code, reason = "tokio cannot see that an OwnedFd stays the same descriptor")]
-fn register(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same descriptor and keeps it open for as long as the
     // `AsyncFd` holds it.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)

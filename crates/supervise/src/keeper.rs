@@ -9,7 +9,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use casemate_host::facts::{self, Sources};
 use casemate_host::linux::LinuxHost;
@@ -171,6 +171,11 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
     let mut applied = Applied::default();
     let claim = Step::RunDirectory { path: world.run_directory(&start.target.name()) };
     applied.apply(&mut host, &claim)?;
+    let routers = start_routers(&world, start);
+    if let Err(trouble) = routers {
+        applied.undo(&mut host);
+        return Err(trouble);
+    }
     // Volumes are taken under the claim, so that of two starts only one asks for them.
     let prepared = world.prepare(&start.target, Purpose::Start, &start.passphrases);
     let result = prepared
@@ -187,6 +192,32 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
         Outcome::Stopped { .. } => ExitCode::SUCCESS,
         Outcome::Failed { .. } => ExitCode::FAILURE,
     })
+}
+
+/// Starts the routers that the compartment is behind, unless they run, and waits until they are ready.
+/// The command line does so before it starts a supervisor, and can ask for passphrases; this is for
+/// those that systemd starts.
+fn start_routers(world: &World, start: &Start) -> Result<(), Trouble> {
+    for (router, network) in world.routers(start.target.declared())? {
+        let mut command = Command::new(broker::command_line(&own_program()));
+        command.args(["start", &router]).stdin(Stdio::null()).stdout(Stdio::null());
+        if let Some(config) = &start.config {
+            command.arg("--config").arg(config);
+        }
+        let what = format!("could not start `{router}`, the router of the network `{network}`");
+        let done = command.output().map_err(|error| trouble(&what, &error))?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr);
+            let lines = said.lines().map(|line| line.trim().trim_start_matches("error: "));
+            let said: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+            return Err(Trouble::Failed {
+                error: format!("{what}: {}", said.join(": ")),
+                hint: Some(format!("run: casemate start {router}")),
+                code: 1,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What has to hold before anything is started.

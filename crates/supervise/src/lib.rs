@@ -33,6 +33,7 @@ mod runtime;
 pub mod secrets;
 mod serve;
 mod shares;
+mod switch;
 pub mod volumes;
 
 /// An error with its causes, on one line.

@@ -466,7 +466,7 @@ impl Life {
             State::Stopping { deadline, killed, .. } => {
                 // One process is gone: the others have no reason to stay. What the guest has on
                 // volumes needs neither shares nor a network to get there.
-                let spare = matches!(role, Role::Share(_) | Role::Network);
+                let spare = matches!(role, Role::Share(_) | Role::Network | Role::Switch(_));
                 if !*killed && !spare && !self.alive.is_empty() {
                     *killed = true;
                     *deadline = now + EXIT_DEADLINE;
@@ -482,7 +482,9 @@ impl Life {
             }
             _ => match role {
                 Role::Share(index) => self.share_exited(index, how, now),
-                Role::Network => self.end_without(format!("{} {how}", role.describe()), now),
+                Role::Network | Role::Switch(_) => {
+                    self.end_without(format!("{} {how}", role.describe()), now)
+                }
                 _ => self.fail(format!("{} {how}", role.describe()), now),
             },
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use casemate_config::{
     Accel, AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings,
-    FileContent, GuestInit, ImageSource, Loaded, Settings,
+    FileContent, GuestInit, ImageSource, Loaded, NetworkName, Settings,
 };
 use casemate_host::durable;
 use casemate_host::facts::{self, Sources};
@@ -22,6 +22,7 @@ use casemate_image::{Debian, Image, ImageName, Nixos, Recipe, Store};
 use casemate_plan::facts::HostFacts;
 use casemate_plan::identity::FRESH_SLOTS;
 use casemate_plan::network::LinkParts;
+use casemate_plan::switch::PortParts;
 use casemate_plan::{ImageParts, Instance, Plan, Refusal, Request};
 use sha2::{Digest as _, Sha256};
 
@@ -348,7 +349,11 @@ impl World {
         if compartment.host_networking {
             programs::check_network(&facts.programs)?;
         }
+        if !compartment.networks.is_empty() {
+            programs::check_switch(&facts.programs)?;
+        }
         let link = self.link(compartment, purpose)?;
+        let ports = self.ports(compartment, purpose)?;
         let store = match purpose {
             Purpose::Print => Store::at(self.places.data()?),
             Purpose::Start => self.store()?,
@@ -418,6 +423,10 @@ impl World {
             image_name: image_name.to_string(),
             network: &self.settings().network,
             link,
+            switch: &self.settings().switch,
+            ports,
+            switches: casemate_plan::switch::switches(self.places.runtime()),
+            switch_logs: self.places.state()?.join("networks"),
             run_directory: self.run_directory(&target.name()),
             log_directory: log_directory.clone(),
         };
@@ -462,6 +471,57 @@ impl World {
         };
         let assigned = ids.compartments[&compartment.name];
         Ok(Some(LinkParts { id: assigned.id, mac: assigned.mac }))
+    }
+
+    /// The routers that a compartment is behind, each with the first network that it is so in; they are
+    /// started before it.
+    ///
+    /// # Errors
+    /// The compartment is unknown or broken.
+    pub fn routers(&self, declared: &str) -> Result<Vec<(String, String)>, PrepareError> {
+        let compartment = self.compartment(declared)?;
+        let mut routers: Vec<(String, String)> = Vec::new();
+        for name in compartment.networks.keys() {
+            let Some(network) = self.settings().networks.get(name) else { continue };
+            let known = routers.iter().any(|(router, _)| network.router.as_str() == router);
+            if network.router != compartment.name && !known {
+                routers.push((network.router.to_string(), name.to_string()));
+            }
+        }
+        Ok(routers)
+    }
+
+    /// What a compartment was given in the networks that it is a member of.
+    ///
+    /// # Errors
+    /// Addresses cannot be kept, or there is none left.
+    pub fn ports(
+        &self,
+        compartment: &Compartment,
+        purpose: Purpose,
+    ) -> Result<Vec<PortParts>, PrepareError> {
+        if compartment.networks.is_empty() {
+            return Ok(vec![]);
+        }
+        let ids = match purpose {
+            Purpose::Print => self.ids_to_be()?,
+            Purpose::Start => self.ids()?,
+        };
+        let settings = self.settings();
+        let parts = |name: &NetworkName| {
+            let (network, assigned) = (&settings.networks[name], &ids.networks[name]);
+            let member = assigned.members[&compartment.name];
+            let router = settings.compartments.get(&network.router);
+            PortParts {
+                network: name.clone(),
+                router: network.router.clone(),
+                router_has_link: router.is_some_and(|router| router.host_networking),
+                cidr: assigned.cidr,
+                address: member.address,
+                mac: member.mac,
+            }
+        };
+        Ok(compartment.networks.keys().map(parts).collect())
     }
 
     fn instance(

@@ -21,7 +21,9 @@ use casemate_link::orders::{self, Order, OrderError, Report};
 use casemate_plan::Plan;
 use casemate_plan::facts::HostFacts;
 use casemate_plan::process::Role;
+use casemate_plan::switch::Port;
 use casemate_wire::{Boot, Key, OpenSession};
+use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -39,6 +41,7 @@ use crate::prepare;
 use crate::secrets::OpenSecret;
 use crate::serve::{self, Answer, Incoming, Numbers};
 use crate::shares::OpenShare;
+use crate::switch::{self, Ports};
 use crate::volumes::OpenVolume;
 use calls::Brokers;
 use snapshot::Shot;
@@ -110,6 +113,8 @@ struct Runtime<'h> {
     kvm_never_worked: bool,
     /// Where questions about the network go, if there is one.
     network: Option<network::Questions>,
+    /// Its ports in networks.
+    ports: Ports,
     /// Why the processes of the last launch could not be started.
     not_launched: Option<String>,
     /// The node of QEMU that each volume's disk writes to.
@@ -168,6 +173,7 @@ pub(crate) async fn run<'h>(
         image_is_good: false,
         kvm_never_worked: false,
         network: None,
+        ports: Ports::default(),
         not_launched: None,
         nodes: Vec::new(),
         layers_made: 0,
@@ -319,7 +325,8 @@ impl Runtime<'_> {
                 .map_err(|error| crate::chain(&error))
         });
         match result {
-            Ok(Ends { orders, monitor, memory, network }) => {
+            Ok(Ends { orders, monitor, memory, network, ports }) => {
+                self.keep_ports(ports);
                 self.network = network.map(|end| network::serve(end, &self.assignment.plan));
                 self.orders = Some(orders);
                 self.waiting_orders.clear();
@@ -341,6 +348,17 @@ impl Runtime<'_> {
                 self.carry_out(effects);
             }
         }
+    }
+
+    /// A network that cannot be had again ends the compartment, as a guest would wait for it for good.
+    fn keep_ports(&mut self, ports: Vec<(Port, AsyncFd<OwnedFd>)>) {
+        let (events, launch) = (self.events.clone(), self.launches);
+        self.ports = switch::keep(ports, self.crew.jail_program(), move |port, reason| {
+            let how = format!("of the network `{}` has ended: {reason}", port.network);
+            let event = Event::Exited(port.switch.process.role, how);
+            // Nobody listens any more when the supervisor itself ends.
+            let _ = events.send((launch, event));
+        });
     }
 
     /// The guest is set up, so what was new has a file system now. It must not be made anew next
@@ -588,6 +606,7 @@ impl Runtime<'_> {
         self.orders = None;
         self.commands = None;
         self.network = None;
+        self.ports = Ports::default();
         self.waiting_orders.clear();
     }
 

@@ -61,7 +61,7 @@ fn guest(port: usize, to: usize, length: u32) -> (Guest, Receive<PlainMemory>) {
     let transmit = Transmit::new(ring(send.layout, Direction::FromGuest), true, ALL);
     let receive = Receive::new(ring(take.layout, Direction::ToGuest), true, true, ALL);
     let role = if port == 0 { Role::Router } else { Role::Client };
-    let binding = Binding { role, mac: mac(port), addresses: Vec::new() };
+    let binding = Binding { role, mac: mac(port), addresses: Vec::new(), not_from: Vec::new() };
     (Guest { memory, send, take, transmit, binding }, receive)
 }
 

@@ -1,11 +1,11 @@
-//! The command line. Parsed by hand: it has six options.
+//! The command line. Parsed by hand: it has few options.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::rules::{Binding, Mac, MacError, Role};
+use crate::rules::{Binding, Mac, MacError, NetworkError, Role};
 use crate::switch::Behaviour;
 
 /// What `--help` prints.
@@ -14,12 +14,20 @@ casemate-switch: a network between virtual machines, each on a vhost-user socket
 
   casemate-switch --router SOCKET,mac=MAC --client SOCKET,mac=MAC ... [OPTION ...]
 
-  --router SOCKET,mac=MAC[,ip=ADDRESS ...][,name=NAME]
-      the one port that all others exchange frames with
+  --router SOCKET,mac=MAC[,ip=ADDRESS ...][,not-from=NETWORK ...][,name=NAME]
+      the one port that all others exchange frames with; it forwards nothing that comes from
+      NETWORK, such as that of the clients: they would reach each other through it
   --client SOCKET,mac=MAC[,ip=ADDRESS ...][,name=NAME]
       a port that exchanges frames with the router only; from ip= addresses only, if there are any
   --control SOCKET
       answers questions, adds and removes ports
+  --name NAME
+      said in the log, and seen in lists of processes
+  --end-with-clients
+      ends when the last client of the control socket has gone
+  --log-level LEVEL
+      error, warn (rings that were stopped, ports that were left alone) or info (also who comes and
+      goes), which is the default; debug and trace say no more
   --allow-capture
       lets frames of a port be recorded, by way of the control socket
   --spin-us N
@@ -62,6 +70,10 @@ pub struct Arguments {
     pub control: Option<Socket>,
     /// Where to say that all sockets listen.
     pub ready: Option<RawFd>,
+    /// What it is called.
+    pub name: Option<String>,
+    /// Events of less importance are not logged.
+    pub level: Level,
     /// The rest.
     pub behaviour: Behaviour,
 }
@@ -87,6 +99,12 @@ pub enum ArgumentError {
     /// A part of a port that there is not.
     #[error("`{0}` is neither mac=MAC, ip=ADDRESS nor name=NAME")]
     Part(String),
+    /// A level that there is not.
+    #[error("`{0}` is none of error, warn, info, debug and trace")]
+    Level(String),
+    /// A network that is none.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A MAC address that is none.
     #[error(transparent)]
     Mac(#[from] MacError),
@@ -99,6 +117,18 @@ pub enum ArgumentError {
     /// Not exactly one router, and no control socket to add it by.
     #[error("a switch needs exactly one --router, or a --control socket to add it by")]
     Router,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, PartialOrd, Ord)]
+pub enum Level {
+    /// Only why it ended.
+    Error,
+    /// Also what guests do wrong.
+    Warn,
+    /// Also who comes and goes.
+    #[default]
+    Info,
 }
 
 /// The longest spin: ten seconds.
@@ -123,6 +153,16 @@ impl Arguments {
                     arguments.ports.push(port(&value("--client")?, Role::Client)?);
                 }
                 "--control" => arguments.control = Some(socket(&value("--control")?)?),
+                "--name" => arguments.name = Some(value("--name")?),
+                "--end-with-clients" => arguments.behaviour.end_with_clients = true,
+                "--log-level" => {
+                    arguments.level = match value("--log-level")?.as_str() {
+                        "error" => Level::Error,
+                        "warn" => Level::Warn,
+                        "info" | "debug" | "trace" => Level::Info,
+                        other => return Err(ArgumentError::Level(other.to_owned())),
+                    };
+                }
                 "--allow-capture" => arguments.behaviour.allow_capture = true,
                 "--allow-unsealed-memory" => arguments.behaviour.allow_unsealed = true,
                 "--spin-us" => {
@@ -157,7 +197,7 @@ fn port(text: &str, role: Role) -> Result<PortArgument, ArgumentError> {
         Socket::Descriptor(_) => first.to_owned(),
     };
     let mut mac = None;
-    let mut addresses = Vec::new();
+    let (mut addresses, mut not_from) = (Vec::new(), Vec::new());
     for part in parts {
         match part.split_once('=') {
             Some(("mac", text)) => mac = Some(text.parse::<Mac>()?),
@@ -165,12 +205,13 @@ fn port(text: &str, role: Role) -> Result<PortArgument, ArgumentError> {
                 let address = text.parse::<IpAddr>();
                 addresses.push(address.map_err(|_| ArgumentError::Address(text.to_owned()))?);
             }
+            Some(("not-from", text)) if role == Role::Router => not_from.push(text.parse()?),
             Some(("name", text)) if !text.is_empty() => name = text.to_owned(),
             _ => return Err(ArgumentError::Part(part.to_owned())),
         }
     }
     let mac = mac.ok_or_else(|| ArgumentError::NoMac(name.clone()))?;
-    Ok(PortArgument { socket, name, binding: Binding { role, mac, addresses } })
+    Ok(PortArgument { socket, name, binding: Binding { role, mac, addresses, not_from } })
 }
 
 fn file_stem(path: &Path) -> String {
@@ -200,19 +241,23 @@ mod tests {
     #[test]
     fn a_whole_command_line_is_understood() {
         let arguments = parse(
-            "--router /run/r.sock,mac=52:54:00:00:00:01 \
+            "--router /run/r.sock,mac=52:54:00:00:00:01,not-from=10.88.0.0/24 \
              --client fd:5,mac=52:54:00:00:00:02,ip=10.88.0.5,ip=fd00::5,name=banking \
-             --spin-us 50 --allow-unsealed-memory --control /run/c",
+             --spin-us 50 --allow-unsealed-memory --control /run/c --log-level warn \
+             --end-with-clients --name lan",
         )
         .unwrap();
         let [router, client] = &arguments.ports[..] else { panic!("two ports") };
         assert_eq!(router.name, "r");
         assert_eq!(router.binding.role, Role::Router);
+        assert_eq!(router.binding.not_from, ["10.88.0.0/24".parse().unwrap()]);
         assert_eq!(client.name, "banking");
+        assert_eq!(arguments.name.as_deref(), Some("lan"));
         assert_eq!(client.socket, Socket::Descriptor(5));
         assert_eq!(client.binding.addresses.len(), 2);
         assert_eq!(arguments.behaviour.spin, Duration::from_micros(50));
         assert!(arguments.behaviour.allow_unsealed && !arguments.behaviour.allow_capture);
+        assert!(arguments.behaviour.end_with_clients && arguments.level == Level::Warn);
     }
 
     #[test]
@@ -230,6 +275,15 @@ mod tests {
             ("--router a,colour=red", "`colour=red` is neither mac=MAC, ip=ADDRESS nor name=NAME"),
             ("--router fd:x,mac=1", "`fd:x` names no socket"),
             ("--spin-us -1", "`-1` is no number of microseconds up to ten seconds"),
+            ("--log-level loud", "`loud` is none of error, warn, info, debug and trace"),
+            (
+                "--router a,mac=52:54:00:00:00:01,not-from=10.88.0.1/24",
+                "`10.88.0.1/24` is no network like 10.88.0.0/24",
+            ),
+            (
+                "--client a,mac=52:54:00:00:00:01,not-from=10.88.0.0/24",
+                "`not-from=10.88.0.0/24` is neither mac=MAC, ip=ADDRESS nor name=NAME",
+            ),
             ("--spin", "there is no option `--spin`"),
         ] {
             assert_eq!(parse(line).unwrap_err().to_string(), expected, "{line}");

@@ -5,10 +5,13 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use casemate_switch::arguments::{ArgumentError, Arguments, HELP, Socket};
+use casemate_switch::arguments::{ArgumentError, Arguments, HELP, Level, Socket};
 use casemate_switch::switch::{Event, Settings, Switch};
 use casemate_switch::{confine, descriptor, listen};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Lines about ports in the log: some megabytes. Guests cause them, and a log has to end somewhere.
+const LINES: u32 = 20_000;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let mut said = 0_u32;
+    let name = arguments.name.map_or_else(String::new, |name| format!("{name}: "));
     let mut switch = Switch::new(arguments.behaviour)?;
     let mut paths = Vec::new();
     for port in arguments.ports {
@@ -44,7 +49,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         if let Socket::Path(path) = port.socket {
             paths.push(path);
         }
-        switch.add_port(Settings { name: port.name, binding: port.binding, listener })?;
+        switch.add_port(Settings::new(port.name, port.binding, listener))?;
     }
     if let Some(socket) = arguments.control {
         switch.set_control(listen::for_supervisors(&socket)?)?;
@@ -56,7 +61,17 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(number) = arguments.ready {
         std::fs::File::from(descriptor::inherited(number)).write_all(b"ready\n")?;
     }
-    let result = switch.run(|event: &Event| say(format_args!("{event}")));
+    let result = switch.run(|event: &Event| {
+        let level = if event.is_warning() { Level::Warn } else { Level::Info };
+        if level <= arguments.level {
+            said += 1;
+            match said {
+                ..LINES => say(format_args!("{name}{event}")),
+                LINES => say(format_args!("it has said enough; the rest is not logged")),
+                _ => {}
+            }
+        }
+    });
     for path in &paths {
         let _ = std::fs::remove_file(path);
     }

@@ -4,7 +4,7 @@
 #[allow(dead_code)]
 mod front;
 
-use std::io::{IoSlice, Read, Seek};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use front::{GUEST, Net, PATIENCE, frames, mac};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg,
-    socket,
+    socket, socketpair,
 };
 use serde_json::{Value, json};
 
@@ -53,6 +53,11 @@ impl Supervisor {
         let ports = all["ports"].as_array().unwrap();
         ports.iter().find(|port| port["name"] == name).cloned().unwrap_or(Value::Null)
     }
+}
+
+/// Two connected packet sockets.
+fn packets() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
 fn controlled(clients: usize, more: &[&str]) -> (Net, Supervisor, tempfile::TempDir) {
@@ -117,6 +122,78 @@ fn ports_come_and_go_while_others_work() {
 }
 
 #[test]
+fn a_router_forwards_nothing_from_client_to_client() {
+    let (mut net, supervisor, folder) = controlled(0, &[]);
+    let remove = json!({ "remove": { "name": "0" } });
+    assert_eq!(supervisor.ask(&remove), json!({ "ok": {} }));
+    let add = |number: u8, role: &str, not_from: Value| {
+        let path = net.socket(number.into());
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(path).unwrap();
+        let port = json!({
+            "name": number.to_string(), "role": role, "mac": mac(number.into()).to_string(),
+            "ip": [format!("10.0.0.{}", number + 1)], "not-from": not_from,
+        });
+        supervisor.ask_with(&json!({ "add": port }), Some(listener.as_fd()))
+    };
+    for (networks, reason) in [
+        (json!(["10.0.0.1/24"]), "`10.0.0.1/24` is no network like 10.88.0.0/24"),
+        (json!(vec!["10.0.0.0/24"; 65]), "there are more than 64 networks in `not-from`"),
+    ] {
+        assert_eq!(add(9, "router", networks), json!({ "error": reason }));
+    }
+    let networks = json!(["10.0.0.0/24", "192.0.2.0/25"]);
+    assert_eq!(add(0, "router", networks), json!({ "ok": {} }));
+    assert_eq!(add(1, "client", json!([])), json!({ "ok": {} }));
+    let (mut router, mut client) = (net.guest(0), net.guest(1));
+    for source in [[10, 0, 0, 5], [192, 0, 2, 127], [10, 0, 0, 0]] {
+        router.send(&frames::ipv4(client.mac, router.mac, source));
+    }
+    let others = [[10, 0, 0, 1], [192, 0, 2, 128], [10, 0, 1, 5]];
+    for source in others {
+        router.send(&frames::ipv4(client.mac, router.mac, source));
+    }
+    router.flush();
+    for source in others {
+        assert_eq!(client.take(), frames::ipv4(client.mac, router.mac, source));
+    }
+    assert_eq!(supervisor.port("0")["drops"], json!({ "crossing": 3 }));
+    net.works(&mut router, &mut client);
+    drop(folder);
+}
+
+#[test]
+fn held_ports_go_with_whoever_added_them_and_the_switch_with_its_last_client() {
+    let (mut net, supervisor, folder) = controlled(1, &["--end-with-clients"]);
+    let (mut router, mut client) = (net.guest(0), net.guest(1));
+    let other = Supervisor::new(&folder.path().join("control"));
+    let add = |number: u8| {
+        let listener = UnixListener::bind(net.socket(number.into())).unwrap();
+        let port = json!({
+            "name": format!("held{number}"), "role": "client", "mac": mac(number.into()).to_string(),
+            "ip": [format!("10.0.0.{number}")], "held": true,
+        });
+        let answer = other.ask_with(&json!({ "add": port }), Some(listener.as_fd()));
+        assert_eq!(answer, json!({ "ok": {} }));
+    };
+    [2, 3].into_iter().for_each(add);
+    let (mut two, mut three) = (net.guest(2), net.guest(3));
+    net.works(&mut router, &mut two);
+    net.works(&mut router, &mut three);
+    drop(other);
+    assert!(two.is_sent_away() && three.is_sent_away());
+    assert_eq!(supervisor.port("held2"), Value::Null);
+    // Others keep theirs, and the number of a client that has gone is another's later.
+    let third = Supervisor::new(&folder.path().join("control"));
+    assert_eq!(third.port("1")["connected"], true);
+    drop(third);
+    net.works(&mut router, &mut client);
+    drop(supervisor);
+    assert!(client.is_sent_away());
+    assert!(net.has_ended());
+}
+
+#[test]
 fn a_probe_tells_how_long_a_guest_takes() {
     let (net, supervisor, _folder) = controlled(1, &[]);
     let mut client = net.guest(1);
@@ -139,36 +216,66 @@ fn a_probe_tells_how_long_a_guest_takes() {
 fn frames_of_a_port_are_recorded_when_that_is_allowed() {
     let (mut net, supervisor, _folder) = controlled(2, &["--allow-capture"]);
     let (mut router, mut one, mut two) = (net.guest(0), net.guest(1), net.guest(2));
-    let mut file = tempfile::tempfile().unwrap();
+    let (reader, writer) = packets();
     let capture = json!({ "capture": { "name": "1" } });
-    let answer = supervisor.ask_with(&capture, Some(file.as_fd()));
+    let answer = supervisor.ask_with(&capture, Some(writer.as_fd()));
     assert_eq!(answer, json!({ "ok": {} }));
+    drop(writer);
     net.works(&mut router, &mut one);
     net.works(&mut router, &mut two);
     assert_eq!(supervisor.ask(&json!({ "stop-capture": {} })), json!({ "ok": {} }));
     net.works(&mut router, &mut one);
-    file.rewind().unwrap();
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).unwrap();
-    assert_eq!(bytes[..4], 0xa1b2_3c4d_u32.to_le_bytes());
-    let mut records = &bytes[24..];
+    let mut buffer = vec![0; 1 << 17];
+    let mut next = || {
+        recv(reader.as_raw_fd(), &mut buffer, MsgFlags::empty())
+            .map(|length| buffer[..length].to_vec())
+    };
+    let header = next().unwrap();
+    assert_eq!((&header[..4], header.len()), (&0xa1b2_3c4d_u32.to_le_bytes()[..], 24));
     let mut count = 0;
-    while let Some((header, rest)) = records.split_at_checked(16) {
+    // The other end is closed when recording has stopped.
+    while let Ok(record) = next()
+        && !record.is_empty()
+    {
+        let (header, frame) = record.split_at(16);
         let length = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
-        let frame = &rest[..length];
+        assert_eq!(frame.len(), length);
         assert!(frame[..12].chunks(6).any(|address| address == one.mac.bytes()));
-        records = &rest[length..];
         count += 1;
     }
-    assert_eq!((count, records.len()), (200, 0));
+    assert_eq!(count, 200);
+}
+
+#[test]
+fn who_does_not_read_recorded_frames_holds_up_nobody_and_misses_some() {
+    let (mut net, supervisor, _folder) = controlled(1, &["--allow-capture"]);
+    let (mut router, mut one) = (net.guest(0), net.guest(1));
+    let (reader, writer) = packets();
+    let capture = json!({ "capture": { "name": "1" } });
+    let answer = supervisor.ask_with(&capture, Some(writer.as_fd()));
+    assert_eq!(answer, json!({ "ok": {} }));
+    drop(writer);
+    for _ in 0..10 {
+        net.works(&mut router, &mut one);
+    }
+    let mut buffer = vec![0; 1 << 17];
+    let mut count = 0;
+    while recv(reader.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {
+        count += 1;
+    }
+    assert!((1..2001).contains(&count), "{count}");
+    // Nor does one who has gone.
+    drop(reader);
+    net.works(&mut router, &mut one);
+    assert_eq!(supervisor.port("1")["sent"]["frames"], 1100);
 }
 
 #[test]
 fn recording_is_refused_unless_it_is_allowed() {
     let (_net, supervisor, _folder) = controlled(1, &[]);
-    let file = tempfile::tempfile().unwrap();
+    let (_reader, writer) = packets();
     let capture = json!({ "capture": { "name": "1" } });
-    let answer = supervisor.ask_with(&capture, Some(file.as_fd()));
+    let answer = supervisor.ask_with(&capture, Some(writer.as_fd()));
     assert_eq!(answer, json!({ "error": "recording is not allowed: --allow-capture" }));
 }
 

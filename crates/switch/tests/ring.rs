@@ -39,7 +39,7 @@ struct Pair {
 }
 
 fn binding(role: Role, port: u8) -> Binding {
-    Binding { role, mac: mac(port), addresses: Vec::new() }
+    Binding { role, mac: mac(port), addresses: Vec::new(), not_from: Vec::new() }
 }
 
 impl Pair {

@@ -26,7 +26,7 @@ pub mod text;
 pub use credit::{CreditError, Receiver, Sender};
 pub use frame::{Decoder, Frame, FrameError, HEADER_LEN, Kind, encode_header, push_frame};
 pub use message::{
-    Boot, ExitStatus, FromGuest, FromHost, Init, Interface, Key, MessageError, OpenSession,
+    Boot, ExitStatus, FromGuest, FromHost, Init, Interface, Key, MessageError, OpenSession, Port,
     Restrictions, RootDisk, Service, ShareMount, TerminalSize, User, Verity, VolumeMount,
     WriteFile, WriteSecret, decode, encode,
 };

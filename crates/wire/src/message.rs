@@ -188,11 +188,30 @@ pub struct Boot {
     pub restrictions: Restrictions,
     /// Folders of the host to mount, in this order.
     pub shares: Vec<ShareMount>,
-    /// The guest's only network interface; none when it is offline.
+    /// The guest's link to the host; none when it has none.
     pub network: Option<Interface>,
+    /// Its interfaces in networks between compartments, in this order.
+    pub ports: Vec<Port>,
 }
 
-/// A network interface and its addresses, which are all the guest gets.
+/// An interface in a network between compartments. It has no IPv6.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Ethernet address, by which it is found.
+    pub mac: [u8; 6],
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// How many bits of it are the network's, at most 32.
+    pub prefix: u8,
+    /// The network's router, where the way to everything else leads through it.
+    pub gateway: Option<Ipv4Addr>,
+    /// For `/etc/resolv.conf`, behind those of the link to the host.
+    pub name_servers: Vec<IpAddr>,
+    /// Bytes of the longest packet.
+    pub mtu: u16,
+}
+
+/// The guest's end of its link to the host, with the addresses of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Ethernet address, by which it is found.

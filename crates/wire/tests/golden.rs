@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use casemate_wire::{
-    Boot, ExitStatus, FromGuest, FromHost, Init, Interface, Key, Kind, OpenSession, Restrictions,
-    RootDisk, Service, ShareMount, TerminalSize, User, Verity, VolumeMount, WriteFile, WriteSecret,
-    decode, encode, preamble, push_frame,
+    Boot, ExitStatus, FromGuest, FromHost, Init, Interface, Key, Kind, OpenSession, Port,
+    Restrictions, RootDisk, Service, ShareMount, TerminalSize, User, Verity, VolumeMount,
+    WriteFile, WriteSecret, decode, encode, preamble, push_frame,
 };
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -103,6 +103,14 @@ fn from_host() -> Vec<(&'static str, FromHost)> {
             name_servers: vec![[169, 254, 1, 1].into()],
             mtu: 1500,
         }),
+        ports: vec![Port {
+            mac: [2, 0, 0, 0x65, 0x43, 0x21],
+            address: [10, 88, 0, 7].into(),
+            prefix: 24,
+            gateway: Some([10, 88, 0, 1].into()),
+            name_servers: vec![],
+            mtu: 1500,
+        }],
     };
     let session = OpenSession {
         argv: vec![b"ls".to_vec(), vec![0xff]],

@@ -7,7 +7,7 @@
 //! set_up       randomness, clock                       from here on as `Boot` asks
 //!   root       disk ▶ dm-verity ▶ read-only mount ▶ overlay ▶ switch root
 //!   mounts     /proc, /dev/pts, /run, … , cgroup2
-//!   network    its interface, the name server
+//!   network    its interfaces, the name server
 //!   volumes    disk ▶ dm-crypt ▶ file system
 //!   identity   names, sysctls, time zone
 //!   users      accounts and homes
@@ -182,7 +182,13 @@ pub(crate) fn set_up(boot: &Boot, log: &mut Log) -> Result<(), SetupError> {
     volumes::give(&fresh, &boot.default_user)?;
     if let Some(interface) = &boot.network {
         network::set_up(interface)?;
-        network::write_resolv_conf(&interface.name_servers, log)?;
+    }
+    for port in &boot.ports {
+        network::set_up_port(port)?;
+    }
+    let servers = network::name_servers(boot);
+    if boot.network.is_some() || !servers.is_empty() {
+        network::write_resolv_conf(&servers, log)?;
     }
     shares::mount_all(&boot.shares)?;
     files::write(&boot.files)?;

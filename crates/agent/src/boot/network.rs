@@ -1,4 +1,4 @@
-//! The guest's network interface: its address, the route outside, the name server. All of it comes
+//! The guest's network interfaces, the link to the host and ports of networks between compartments: address, the route outside, the name server. All of it comes
 //! from the host; nothing is asked of the network (no DHCP, no router advertisements).
 
 use std::ffi::c_int;
@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use casemate_wire::Interface;
+use casemate_wire::{Boot, Interface, Port};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -25,8 +25,8 @@ nix::ioctl_write_ptr_bad!(add_route, libc::SIOCADDRT, libc::rtentry);
 nix::ioctl_write_ptr_bad!(set_address6, libc::SIOCSIFADDR, Address6);
 nix::ioctl_write_ptr_bad!(add_route6, libc::SIOCADDRT, Route6);
 
-/// Netmask of a /31 (RFC 3021).
-const NETMASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 254);
+/// Bits of the network of a link of two (RFC 3021).
+const PREFIX: u8 = 31;
 /// Prefix length of an IPv6 link of two (RFC 6164).
 const PREFIX6: u32 = 127;
 
@@ -65,11 +65,40 @@ pub(super) fn set_up(interface: &Interface) -> Result<(), SetupError> {
         Some(_) => no_questions(&name),
     }
     let failed = || SetupError::step(format!("set up the network interface {name}"));
-    configure(&name, interface).map_err(failed())?;
+    let settings = Settings {
+        address: interface.address,
+        prefix: PREFIX,
+        gateway: Some(interface.gateway),
+        mtu: interface.mtu,
+    };
+    configure(&name, &settings).map_err(failed())?;
     if let Some((address, gateway)) = interface.v6 {
         configure6(&name, address, gateway).map_err(failed())?;
     }
     Ok(())
+}
+
+/// Sets an interface in a network between compartments up.
+pub(super) fn set_up_port(port: &Port) -> Result<(), SetupError> {
+    let name = find(port.mac)?;
+    without_ipv6(&name);
+    let settings = Settings {
+        address: port.address,
+        prefix: port.prefix,
+        gateway: port.gateway,
+        mtu: port.mtu,
+    };
+    let what = format!("set up the network interface {name}");
+    configure(&name, &settings).map_err(SetupError::step(what))
+}
+
+/// Whom the guest's programs ask for names: the host's way first.
+pub(super) fn name_servers(boot: &Boot) -> Vec<IpAddr> {
+    let of_link = boot.network.iter().flat_map(|interface| &interface.name_servers);
+    let of_ports = boot.ports.iter().flat_map(|port| &port.name_servers);
+    let mut servers: Vec<IpAddr> = of_link.chain(of_ports).copied().collect();
+    servers.dedup();
+    servers
 }
 
 /// Tells the guest's programs whom to ask for names. A root without overlay keeps its own file.
@@ -126,32 +155,46 @@ fn no_questions(name: &str) {
     }
 }
 
-fn configure(name: &str, interface: &Interface) -> io::Result<()> {
+/// What every interface is given.
+struct Settings {
+    address: Ipv4Addr,
+    prefix: u8,
+    gateway: Option<Ipv4Addr>,
+    mtu: u16,
+}
+
+fn configure(name: &str, settings: &Settings) -> io::Result<()> {
     let socket = open(AddressFamily::Inet)?;
     let number = socket.as_raw_fd();
     let mut request = request(name);
-    request.ifr_ifru.ifru_mtu = c_int::from(interface.mtu);
+    request.ifr_ifru.ifru_mtu = c_int::from(settings.mtu);
     // SAFETY: the argument is an ifreq that outlives the call.
     unsafe { set_mtu(number, &request) }?;
-    request.ifr_ifru.ifru_addr = address(interface.address);
+    request.ifr_ifru.ifru_addr = address(settings.address);
     // SAFETY: as above.
     unsafe { set_address(number, &request) }?;
-    request.ifr_ifru.ifru_netmask = address(NETMASK);
+    request.ifr_ifru.ifru_netmask = address(netmask(settings.prefix));
     // SAFETY: as above.
     unsafe { set_netmask(number, &request) }?;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: as above.
     unsafe { set_flags(number, &request) }?;
 
+    let Some(gateway) = settings.gateway else { return Ok(()) };
     // SAFETY: rtentry is numbers, sockaddrs and pointers, valid when zero.
     let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
     route.rt_dst = address(Ipv4Addr::UNSPECIFIED);
     route.rt_genmask = address(Ipv4Addr::UNSPECIFIED);
-    route.rt_gateway = address(interface.gateway);
+    route.rt_gateway = address(gateway);
     route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
     // SAFETY: the argument is an rtentry without a device's name, and outlives the call.
     unsafe { add_route(number, &route) }?;
     Ok(())
+}
+
+/// The netmask with so many bits; all of them beyond 32.
+fn netmask(prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from(!u32::MAX.checked_shr(prefix.into()).unwrap_or(0))
 }
 
 fn configure6(name: &str, address: Ipv6Addr, gateway: Ipv6Addr) -> io::Result<()> {
@@ -208,6 +251,19 @@ mod tests {
     #[test]
     fn loopback_is_found_by_its_address_and_no_other_is() {
         assert_eq!(find([0; 6]).expect("lo"), "lo");
+    }
+
+    #[test]
+    fn netmasks_have_as_many_bits_as_the_prefix_says() {
+        for (prefix, expected) in [
+            (31, "255.255.255.254"),
+            (24, "255.255.255.0"),
+            (0, "0.0.0.0"),
+            (32, "255.255.255.255"),
+            (200, "255.255.255.255"),
+        ] {
+            assert_eq!(netmask(prefix).to_string(), expected);
+        }
     }
 
     #[test]

@@ -269,5 +269,6 @@ pub fn boot_message() -> Boot {
         restrictions: Default::default(),
         shares: vec![],
         network: None,
+        ports: vec![],
     }
 }

@@ -82,6 +82,7 @@ fn switch_settings(view: &View<'_>) -> SwitchSettings {
     SwitchSettings {
         log_level: view.text(&switch::LOG_LEVEL).unwrap_or(LogLevel::Warn),
         mtu: view.integer(&switch::MTU).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(1500),
+        capture: view.flag(&switch::CAPTURE),
     }
 }
 

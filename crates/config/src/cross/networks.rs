@@ -1,6 +1,6 @@
 //! Virtual networks: who is a member, who routes, and which addresses they have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::Draft;
 use crate::diagnostic::{Concern, Diagnostic};
@@ -47,6 +47,7 @@ pub(crate) fn networks(
     for declared in sections.networks.values() {
         declaration(declared, &members, found);
     }
+    circles(&members, found);
     let cidrs = cidrs(context, sections, settings, found);
     members
         .into_iter()
@@ -158,6 +159,66 @@ fn network_of(
         router: router_name,
         clients: clients.filter_map(|member| member.draft.declared.name.parse().ok()).collect(),
     })
+}
+
+/// A client is started after its router: nobody may be behind himself, over however many networks.
+fn circles(members: &BTreeMap<NetworkName, Vec<Member<'_>>>, found: &mut Vec<Diagnostic>) {
+    let steps: Vec<Step<'_>> = members
+        .iter()
+        .flat_map(|(network, members)| {
+            let router = members.iter().find(|member| member.router);
+            let clients = members.iter().filter(|member| !member.router);
+            clients.filter_map(move |client| {
+                let (client, place) = (client.draft.declared.name, client.place);
+                Some(Step { network, client, router: router?.draft.declared.name, place })
+            })
+        })
+        .collect();
+    let mut told: BTreeSet<&str> = BTreeSet::new();
+    for begin in &steps {
+        let Some(circle) = circle(&steps, begin) else { continue };
+        if circle.iter().any(|step| told.contains(step.client)) {
+            continue;
+        }
+        told.extend(circle.iter().map(|step| step.client));
+        let list = circle.iter().map(|step| {
+            format!("`{}` behind `{}` in network `{}`", step.client, step.router, step.network)
+        });
+        let list = list.collect::<Vec<_>>().join(", ");
+        let mut error = Diagnostic::error(format!("routers are clients of each other: {list}"))
+            .at(begin.place)
+            .hint("a client is started after its router; let one of them be no client");
+        for step in &circle {
+            error = error.concerning(Concern::Network(step.network.to_string()));
+        }
+        found.push(error);
+    }
+}
+
+/// A client and whom it is behind.
+struct Step<'a> {
+    network: &'a NetworkName,
+    client: &'a str,
+    router: &'a str,
+    place: Span,
+}
+
+/// The way from the client of `begin` from router to router back to it, if there is one.
+fn circle<'s, 'a>(steps: &'s [Step<'a>], begin: &'s Step<'a>) -> Option<Vec<&'s Step<'a>>> {
+    let mut seen = BTreeSet::from([begin.router]);
+    let mut ways = vec![vec![begin]];
+    while let Some(way) = ways.pop() {
+        let end = way.last()?.router;
+        if end == begin.client {
+            return Some(way);
+        }
+        for step in steps.iter().filter(|step| step.client == end) {
+            if seen.insert(step.router) {
+                ways.push(way.iter().copied().chain([step]).collect());
+            }
+        }
+    }
+    None
 }
 
 /// The networks users fixed; none overlaps another, the links, or (for the links) the pool.

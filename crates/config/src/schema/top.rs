@@ -197,7 +197,7 @@ pub(crate) mod engine {
 
 pub(crate) mod switch {
     //! `[switch]`
-    use crate::schema::Fallback::{Integer, Text};
+    use crate::schema::Fallback::{Bool, Integer, Text};
     use crate::schema::{Kind, keys};
     use crate::value::choice::LogLevel;
 
@@ -207,6 +207,9 @@ pub(crate) mod switch {
         /// Largest packet in bytes, without the Ethernet header. 1280 is the least IPv6 allows
         /// (RFC 8200, 5).
         MTU = "mtu": Kind::Integer { min: 1280, max: 9000 }, Integer(1500);
+        /// Frames of a member may be recorded: casemate net capture. It holds for switches that
+        /// start from then on.
+        CAPTURE = "capture": Kind::Bool, Bool(false);
     }
 }
 

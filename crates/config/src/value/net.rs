@@ -50,7 +50,8 @@ impl Ipv4Cidr {
         Self(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 200, 0), 24))
     }
 
-    pub(crate) const fn pool() -> Self {
+    /// What virtual networks are cut from unless they say otherwise: 10.88.0.0/16.
+    pub const fn pool() -> Self {
         Self(POOL)
     }
 }

@@ -48,6 +48,10 @@ pub struct Link {
     pub resolver: Ipv4Addr,
     /// The network that all links are cut from.
     pub links: Ipv4Net,
+    /// Networks between compartments that the guest is the router of: what comes from their addresses
+    /// comes by way of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Ipv4Net>,
 }
 
 /// The rules of one compartment, on its link.

@@ -53,7 +53,15 @@ impl Firewall<'_> {
              arp operation {{ request, reply }} arp saddr ether {mac} arp saddr ip {guest} accept"
         )?;
         writeln!(out, "\t\tether type arp counter name \"spoofed-arp\" drop")?;
-        writeln!(out, "\t\tether type ip ip saddr {guest} accept")?;
+        let sources = match self.link.behind.is_empty() {
+            true => guest.to_string(),
+            false => {
+                let behind = self.link.behind.iter().map(ToString::to_string);
+                let all: Vec<String> = std::iter::once(guest.to_string()).chain(behind).collect();
+                format!("{{ {} }}", all.join(", "))
+            }
+        };
+        writeln!(out, "\t\tether type ip ip saddr {sources} accept")?;
         if let Some((guest6, _)) = v6 {
             let local = link_local(mac.octets());
             // The guest is no router.

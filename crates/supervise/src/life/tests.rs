@@ -39,6 +39,7 @@ fn terms() -> Terms {
             restrictions: Default::default(),
             shares: vec![],
             network: None,
+            ports: vec![],
         },
         boot_deadline: Duration::from_secs(60),
         stop_deadline: Duration::from_secs(10),

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::{Map, Value, json};
 
 use super::capture::Capture;
 use super::request::{Named, Request};
-use super::{CLIENTS, MAX_REQUEST};
+use super::{MAX_REQUEST, REQUESTS};
 use crate::descriptor;
 use crate::forward::{Counters, DROPS};
 use crate::rules::Role;
@@ -20,6 +21,9 @@ impl Switch {
     /// # Errors
     /// It cannot be watched.
     pub fn set_control(&mut self, listener: OwnedFd) -> Result<(), SwitchError> {
+        // It is looked at without having told of anybody, too.
+        fcntl(&listener, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+            .map_err(|error| SwitchError::System("use the control socket", error))?;
         let listener = self.control.set_listener(listener);
         self.watch
             .add(listener, Source::Control)
@@ -48,7 +52,7 @@ impl Switch {
 
     /// Somebody has asked something, or has gone.
     pub(crate) fn control_answer(&mut self, client: usize) {
-        for _ in 0..CLIENTS {
+        for _ in 0..REQUESTS {
             let Some(socket) = self.control.socket(client) else { return };
             let mut buffer = [0; MAX_REQUEST];
             let answer = match descriptor::receive(socket, &mut buffer) {
@@ -74,6 +78,7 @@ impl Switch {
         }
         self.control.forget(client);
         self.control_listen(true);
+        self.remove_held(client);
     }
 
     fn answer(
@@ -89,7 +94,9 @@ impl Switch {
             Request::Stats {} => return Ok(self.stats()),
             Request::Add(port) => {
                 let binding = port.binding().map_err(|error| error.to_string())?;
-                let settings = Settings { name: port.name, binding, listener: descriptor()? };
+                let holder = port.held.then_some(client);
+                let listener = descriptor()?;
+                let settings = Settings { name: port.name, binding, listener, holder };
                 self.add_port(settings).map_err(|error| error.to_string())?;
             }
             Request::Remove(Named { name }) => {
@@ -106,7 +113,7 @@ impl Switch {
                 }
                 let port = self.port_named(&name)?;
                 let capture = Capture::new(descriptor()?)
-                    .map_err(|error| format!("could not write to the file: {error}"))?;
+                    .map_err(|error| format!("could not send to the socket: {error}"))?;
                 self.control.capture = Some(capture);
                 self.fabric.recorded = Some(port);
             }
@@ -167,6 +174,7 @@ impl Switch {
                 "signals": counters.signals,
                 "waits": counters.waits,
                 "parked": counters.parked,
+                "ip": port.settings.binding.addresses,
                 "drops": drops(counters),
                 "probe-us": counters.probe.map(|latency| latency.as_nanos() as f64 / 1000.0),
             }))

@@ -8,10 +8,10 @@
 //! | request | beside it | answer |
 //! |---|---|---|
 //! | `{"stats":{}}` | | `{"ports":[...]}`: counters, drops by reason, latency of the last probe |
-//! | `{"add":{"name","role","mac","ip":[]}}` | a listening socket | `{"ok":{}}` |
+//! | `{"add":{"name","role","mac","ip":[],"not-from":[],"held"}}` | a listening socket | `{"ok":{}}`; a port that is `held` goes with whoever added it |
 //! | `{"remove":{"name"}}` | | `{"ok":{}}` |
 //! | `{"probe":{"name"}}` | | `{"ok":{}}`; the latency is in `stats` when an answer has come |
-//! | `{"capture":{"name"}}` | an open file | `{"ok":{}}`; frames follow as pcap |
+//! | `{"capture":{"name"}}` | a packet socket | `{"ok":{}}`; pcap follows there: its header, then each frame as a packet. One that finds no room is left out |
 //! | `{"stop-capture":{}}` | | `{"ok":{}}` |
 //! | `{"watch":{}}` | | `{"ok":{}}`; each [`Event`] follows as `{"event":{...}}` |
 //!
@@ -29,11 +29,15 @@ use serde_json::{Value, json};
 
 use crate::descriptor;
 use crate::forward::Recorded;
+use crate::rules::MAX_PORTS;
 use crate::switch::Event;
 use capture::Capture;
 
-/// Clients at a time.
-const CLIENTS: usize = 16;
+/// Clients at a time: whoever keeps a port is one, and some have questions.
+const CLIENTS: usize = MAX_PORTS + 32;
+
+/// Requests of a client that are answered before it is somebody else's turn.
+const REQUESTS: usize = 16;
 
 /// The longest request in bytes.
 pub const MAX_REQUEST: usize = 4096;
@@ -91,6 +95,11 @@ impl Control {
         Some(self.clients.get(client)?.as_ref()?.socket.as_fd())
     }
 
+    /// Somebody was a client, and nobody is.
+    pub(crate) fn is_deserted(&self) -> bool {
+        !self.clients.is_empty() && self.clients.iter().all(Option::is_none)
+    }
+
     pub(crate) fn forget(&mut self, client: usize) {
         if let Some(client) = self.clients.get_mut(client) {
             *client = None;
@@ -120,6 +129,11 @@ impl Control {
                 self.send(number, &message);
             }
         }
+    }
+
+    /// Whoever reads recorded frames sees their end.
+    pub(crate) fn stop_capture(&mut self) {
+        self.capture = None;
     }
 
     /// Writes recorded frames. Says whether recording goes on.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use crate::rules::{Binding, Mac, MacError, Role};
+use crate::rules::{Binding, MAX_NOT_FROM, Mac, MacError, NetworkError, Role};
 
 /// A request.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +47,26 @@ pub struct Port {
     /// The addresses it may claim; all, if there are none.
     #[serde(default)]
     pub ip: Vec<IpAddr>,
+    /// Networks that a router forwards nothing from.
+    #[serde(default, rename = "not-from")]
+    pub not_from: Vec<String>,
+    /// It goes with the connection by which it was added.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// Rules that are none.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Its MAC address.
+    #[error(transparent)]
+    Mac(#[from] MacError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// More than [`MAX_NOT_FROM`] networks.
+    #[error("there are more than {MAX_NOT_FROM} networks in `not-from`")]
+    Networks,
 }
 
 /// A role.
@@ -63,12 +83,21 @@ impl Port {
     /// Its rules.
     ///
     /// # Errors
-    /// The address is none.
-    pub fn binding(&self) -> Result<Binding, MacError> {
+    /// Its address or a network is none.
+    pub fn binding(&self) -> Result<Binding, PortError> {
         let role = match self.role {
             PortRole::Router => Role::Router,
             PortRole::Client => Role::Client,
         };
-        Ok(Binding { role, mac: self.mac.parse::<Mac>()?, addresses: self.ip.clone() })
+        if self.not_from.len() > MAX_NOT_FROM {
+            return Err(PortError::Networks);
+        }
+        let not_from = self.not_from.iter().map(|network| network.parse());
+        Ok(Binding {
+            role,
+            mac: self.mac.parse::<Mac>()?,
+            addresses: self.ip.clone(),
+            not_from: not_from.collect::<Result<_, _>>()?,
+        })
     }
 }

@@ -57,10 +57,12 @@ pub enum Drop {
     Full,
     /// The receiver's buffers are too small, or too many for it.
     Buffers,
+    /// From a network that the router must not forward from.
+    Crossing,
 }
 
 /// All reasons, in the order of [`Counters::drops`], and their names.
-pub const DROPS: [(Drop, &str); 12] = [
+pub const DROPS: [(Drop, &str); 13] = [
     (Drop::Length, "length"),
     (Drop::Source, "source"),
     (Drop::Vlan, "vlan"),
@@ -73,13 +75,14 @@ pub const DROPS: [(Drop, &str); 12] = [
     (Drop::Absent, "absent"),
     (Drop::Full, "full"),
     (Drop::Buffers, "buffers"),
+    (Drop::Crossing, "crossing"),
 ];
 
 impl Drop {
     /// Whether an honest guest never gives this reason.
     #[must_use]
     pub fn is_violation(self) -> bool {
-        !matches!(self, Self::Unknown | Self::Absent | Self::Full | Self::Buffers)
+        !matches!(self, Self::Unknown | Self::Absent | Self::Full | Self::Buffers | Self::Crossing)
     }
 }
 
@@ -94,6 +97,7 @@ impl From<Refusal> for Drop {
             Refusal::Address => Self::Address,
             Refusal::NotRouter => Self::NotRouter,
             Refusal::Unknown => Self::Unknown,
+            Refusal::Crossing => Self::Crossing,
         }
     }
 }

@@ -40,6 +40,7 @@ impl<M: Memory> Fabric<M> {
         if receive.ring.wants_signal() {
             self.signals.push((port, Queue::Receive));
         }
+        self.counters[port].probe = None;
         self.probe = Some(Probe { port, at: now });
         true
     }

@@ -8,6 +8,8 @@
 //! - Frames with VLAN tags are dropped: a tag would hide what is checked here, and some systems
 //!   take a frame with tag 0 for one without.
 //! - A client with configured addresses sends from these only, and claims no others.
+//! - A router forwards nothing that comes from networks it is told not to forward from, such as this
+//!   one itself: that would be a way from client to client.
 //!
 //! All of it is decided by a private copy of the beginning of a frame ([`Window`]), and that copy
 //! is what is delivered.
@@ -16,10 +18,14 @@ mod address;
 mod neighbour;
 mod table;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 
 pub use address::{Mac, MacError};
 pub use table::{MAX_PORTS, Table};
+
+/// Networks a router may be told not to forward from.
+pub const MAX_NOT_FROM: usize = 64;
 
 /// Bytes of a frame that are copied before anything is decided: Ethernet, IPv6 with extension
 /// headers of usual length and the longest TCP header, or a router's usual advertisement.
@@ -53,6 +59,43 @@ pub struct Binding {
     /// The addresses it may claim. If there are none, none are checked. Those of the router are
     /// checked in ARP and neighbour discovery only, as it forwards what others sent.
     pub addresses: Vec<IpAddr>,
+    /// Networks that a router forwards nothing from. Its own addresses may be among them.
+    pub not_from: Vec<Network>,
+}
+
+/// An IPv4 network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Network {
+    address: u32,
+    mask: u32,
+}
+
+/// A network that is none.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is no network like 10.88.0.0/24")]
+pub struct NetworkError(String);
+
+impl Network {
+    #[inline(always)]
+    fn contains(self, address: Ipv4Addr) -> bool {
+        u32::from(address) & self.mask == self.address
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let wrong = || NetworkError(text.to_owned());
+        let (address, length) = text.split_once('/').ok_or_else(wrong)?;
+        let address = u32::from(address.parse::<Ipv4Addr>().map_err(|_| wrong())?);
+        let length: u32 = length.parse().ok().filter(|length| *length <= 32).ok_or_else(wrong)?;
+        let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+        if address & !mask != 0 {
+            return Err(wrong());
+        }
+        Ok(Self { address, mask })
+    }
 }
 
 /// The beginning of a frame, private.
@@ -93,13 +136,15 @@ pub enum Refusal {
     NotRouter,
     /// No port has that address.
     Unknown,
+    /// The router forwards what comes from a network that it must not forward from.
+    Crossing,
 }
 
 impl Refusal {
-    /// Whether an honest guest never does so.
+    /// Whether an honest guest never does so. An honest router forwards what a client makes it.
     #[must_use]
     pub fn is_violation(self) -> bool {
-        self != Self::Unknown
+        !matches!(self, Self::Unknown | Self::Crossing)
     }
 }
 
@@ -177,7 +222,8 @@ pub fn decide(window: &Window, length: usize, from: &Binding, table: &Table) -> 
 #[inline(always)]
 fn check(kind: u16, frame: &[u8], from: &Binding) -> Result<(), Refusal> {
     match kind {
-        IPV4 if from.role == Role::Router || from.addresses.is_empty() => Ok(()),
+        IPV4 if from.role == Role::Router => neighbour::forwarded(frame, from),
+        IPV4 if from.addresses.is_empty() => Ok(()),
         IPV4 => neighbour::ipv4_source(frame, from),
         IPV6 => neighbour::ipv6(frame, from),
         ARP => neighbour::arp(frame, from),

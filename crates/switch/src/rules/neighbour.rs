@@ -54,6 +54,20 @@ pub(super) fn ipv4_source(frame: &[u8], from: &Binding) -> Result<(), Refusal> {
     }
 }
 
+/// What a router sends is its own, or from where it may forward from.
+#[inline(always)]
+pub(super) fn forwarded(frame: &[u8], from: &Binding) -> Result<(), Refusal> {
+    if from.not_from.is_empty() {
+        return Ok(());
+    }
+    let source = field::<4>(frame, SHORTEST + 12).map(Ipv4Addr::from).ok_or(Refusal::Crossing)?;
+    let crosses = from.not_from.iter().any(|network| network.contains(source));
+    match crosses && !from.addresses.contains(&IpAddr::V4(source)) {
+        true => Err(Refusal::Crossing),
+        false => Ok(()),
+    }
+}
+
 /// Next headers.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;

@@ -28,6 +28,12 @@ impl Event {
         }
     }
 
+    /// It says that a guest does what it must not, or that somebody was sent away.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        !matches!(self, Self::Connected(_) | Self::Disconnected(_, None))
+    }
+
     /// What kind it is, in a word.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -51,6 +51,8 @@ pub struct Behaviour {
     pub allow_unsealed: bool,
     /// Whether a port's frames may be recorded.
     pub allow_capture: bool,
+    /// Whether it ends when the last client of its control socket has gone.
+    pub end_with_clients: bool,
 }
 
 /// Why a switch cannot begin or go on.
@@ -182,6 +184,25 @@ impl Switch {
         Ok(number)
     }
 
+    /// Removes the ports that a client of the control socket has added for as long as it is there.
+    pub(crate) fn remove_held(&mut self, client: usize) {
+        for number in 0..self.ports.len() {
+            let port = self.ports[number].as_ref();
+            if port.is_some_and(|port| port.settings.holder == Some(client)) {
+                self.remove_port(number);
+            }
+        }
+    }
+
+    /// The last client has gone and nobody waits to be one.
+    fn is_deserted(&mut self) -> bool {
+        if !self.behaviour.end_with_clients || !self.control.is_deserted() {
+            return false;
+        }
+        self.control_accept();
+        self.control.is_deserted()
+    }
+
     /// Removes a port and its connection.
     pub(crate) fn remove_port(&mut self, number: usize) {
         self.disconnect(number, None);
@@ -190,6 +211,7 @@ impl Switch {
         }
         if self.fabric.recorded == Some(number) {
             self.fabric.recorded = None;
+            self.control.stop_capture();
         }
         self.set_table();
     }
@@ -223,6 +245,9 @@ impl Switch {
                     self.handle(source, end, now);
                 }
                 self.time_out(now);
+                if self.is_deserted() {
+                    return Ok(());
+                }
             }
             self.pass(now);
             for event in self.events.drain(..) {

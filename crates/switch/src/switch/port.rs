@@ -35,6 +35,8 @@ pub struct Settings {
     pub binding: Binding,
     /// Where front-ends connect. Must be listening.
     pub listener: OwnedFd,
+    /// The client of the control socket with whom it goes.
+    pub(crate) holder: Option<usize>,
 }
 
 /// One port.
@@ -83,6 +85,14 @@ pub(crate) enum State {
     },
     /// It has sent what no honest guest sends, and is left alone until then.
     Parked(Instant),
+}
+
+impl Settings {
+    /// Of a port that stays.
+    #[must_use]
+    pub fn new(name: String, binding: Binding, listener: OwnedFd) -> Self {
+        Self { name, binding, listener, holder: None }
+    }
 }
 
 impl Port {

@@ -111,6 +111,11 @@ impl Net {
         }
     }
 
+    /// Whether it ends by itself, and well.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.wait().unwrap().success()
+    }
+
     /// Ends it as a supervisor would. Says whether it ended well.
     pub(crate) fn end(&mut self) -> bool {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
