@@ -5,13 +5,12 @@
 //! It runs as whoever calls and has no rights of its own. With a PROGRAM, that speaks with the service;
 //! without, standard input and output do.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::fcntl::OFlag;
@@ -24,15 +23,6 @@ use nix::unistd::pipe2;
 
 use crate::calls::{MAX_DATAGRAM, SOCKET, TROUBLE};
 
-/// Names under which this is what the program does.
-const NAMES: [&str; 2] = ["casemate-call", "qrexec-client-vm"];
-
-/// Whether a program called so calls.
-pub fn is_caller(argument_0: &OsString) -> bool {
-    let name = Path::new(argument_0).file_name();
-    NAMES.iter().any(|one| name.is_some_and(|name| name == *one))
-}
-
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
@@ -44,7 +34,7 @@ struct Wanted {
 }
 
 /// Calls; the exit code is that of the service, or 125 to 127.
-pub fn run(arguments: Vec<OsString>, terminal: bool) -> ExitCode {
+pub(crate) fn run(arguments: Vec<OsString>, terminal: bool) -> ExitCode {
     let wanted = match parse(arguments, terminal) {
         Ok(wanted) => wanted,
         Err(problem) => {
@@ -83,17 +73,42 @@ fn parse(arguments: Vec<OsString>, terminal: bool) -> Result<Wanted, String> {
     Ok(Wanted { target, service, program: words.collect(), filter })
 }
 
+/// A call that was put: the ends of its pipes, and the socket on which the agent says how it ended.
+#[derive(Debug)]
+pub(crate) struct Line {
+    agent: OwnedFd,
+    /// What is written here, the service reads.
+    pub(crate) output: OwnedFd,
+    /// What the service writes.
+    pub(crate) input: OwnedFd,
+}
+
+impl Line {
+    /// Puts a call; whether it goes through shows when something comes or the end does.
+    pub(crate) fn open(target: &OsStr, service: &OsStr) -> io::Result<Self> {
+        let agent = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(agent.as_raw_fd(), &UnixAddr::new(SOCKET)?)?;
+        let (their_input, output) = pipe2(OFlag::O_CLOEXEC)?;
+        let (input, their_output) = pipe2(OFlag::O_CLOEXEC)?;
+        for pipe in [&output, &input] {
+            // Only a matter of speed.
+            let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE));
+        }
+        let words = [target.as_bytes(), b"\0", service.as_bytes()];
+        let words = words.map(io::IoSlice::new);
+        let descriptors = [their_input.as_raw_fd(), their_output.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        sendmsg::<()>(agent.as_raw_fd(), &words, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+        Ok(Self { agent, output, input })
+    }
+}
+
+/// Bytes that a pipe holds, as those of sessions do.
+const PIPE: libc::c_int = 256 * 1024;
+
 fn call(wanted: &Wanted) -> io::Result<u8> {
-    let agent = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    connect(agent.as_raw_fd(), &UnixAddr::new(SOCKET)?)?;
-    let (their_input, our_output) = pipe2(OFlag::O_CLOEXEC)?;
-    let (our_input, their_output) = pipe2(OFlag::O_CLOEXEC)?;
-    let words = [wanted.target.as_bytes(), b"\0", wanted.service.as_bytes()];
-    let words = words.map(io::IoSlice::new);
-    let descriptors = [their_input.as_raw_fd(), their_output.as_raw_fd()];
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    sendmsg::<()>(agent.as_raw_fd(), &words, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
-    drop((their_input, their_output));
+    let Line { agent, output: our_output, input: our_input } =
+        Line::open(&wanted.target, &wanted.service)?;
     let mut child = None;
     match wanted.program.split_first() {
         None => pass_on(our_output, our_input, wanted.filter)?,
@@ -105,7 +120,10 @@ fn call(wanted: &Wanted) -> io::Result<u8> {
             child = Some(command.spawn()?);
         }
     }
-    let code = answer(&agent)?;
+    let (code, reason) = answer(&agent)?;
+    if !reason.is_empty() {
+        eprintln!("casemate-call: {reason}");
+    }
     // It may still have to take what the service said.
     if let Some(mut child) = child {
         child.wait()?;
@@ -161,21 +179,27 @@ fn copy_harmless(input: &mut impl Read, output: &mut impl Write) -> io::Result<(
     }
 }
 
-/// Waits for how it ended, and says why when it never began.
-fn answer(agent: &OwnedFd) -> io::Result<u8> {
+/// Waits for how a call ended; with why when it never began.
+fn answer(agent: &OwnedFd) -> io::Result<(u8, String)> {
     let mut bytes = [0; MAX_DATAGRAM];
     let count = recv(agent.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
     let Some((code, reason)) = bytes[..count].split_first() else {
         return Err(io::Error::other("the agent has gone"));
     };
-    if !reason.is_empty() {
-        eprintln!("casemate-call: {}", String::from_utf8_lossy(reason));
+    Ok((*code, String::from_utf8_lossy(reason).into_owned()))
+}
+
+impl Line {
+    /// Waits for how it ended, with both pipes closed.
+    pub(crate) fn end(self) -> io::Result<(u8, String)> {
+        let Self { agent, output, input } = self;
+        drop((output, input));
+        answer(&agent)
     }
-    Ok(*code)
 }
 
 /// Whether standard output is a terminal.
-pub fn shows_on_terminal() -> bool {
+pub(crate) fn shows_on_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
@@ -208,17 +232,5 @@ mod tests {
         let mut shown = Vec::new();
         copy_harmless(&mut &b"a\x1b[2J\n\x07\tb\r\x7f"[..], &mut shown).expect("copied");
         assert_eq!(shown, b"a_[2J\n_\tb\r_");
-    }
-
-    #[test]
-    fn the_names_of_the_program_say_what_it_does() {
-        for (name, calls) in [
-            ("/usr/bin/qrexec-client-vm", true),
-            ("casemate-call", true),
-            ("/init", false),
-            ("casemate-agent", false),
-        ] {
-            assert_eq!(is_caller(&name.into()), calls, "{name}");
-        }
     }
 }

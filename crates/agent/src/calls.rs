@@ -28,15 +28,16 @@ use nix::sys::socket::{
 use crate::events::{Epoll, Token};
 use crate::outbox::Outbox;
 use crate::session::spawn::set_nonblocking;
+use crate::tools;
 
 /// Where programs call.
 pub(crate) const SOCKET: &str = "/run/casemate/call";
 
 /// The agent's own program, for the guest's programs.
-const PROGRAM: &str = "/run/casemate/agent";
+pub(crate) const PROGRAM: &str = "/run/casemate/agent";
 
-/// By which names programs find it: the second for scripts that were written for Qubes.
-const NAMES: [&str; 2] = ["/usr/bin/casemate-call", "/usr/bin/qrexec-client-vm"];
+/// Where programs find it, by the names of [`tools::COMMANDS`].
+const FOLDER: &str = "/usr/bin";
 
 /// Exit code of whoever called when it is nobody's fault but ours.
 pub(crate) const TROUBLE: u8 = 125;
@@ -243,9 +244,9 @@ fn install_program() -> io::Result<()> {
     fs::write(PROGRAM, [])?;
     let bind = MsFlags::MS_BIND;
     mount(Some("/proc/self/exe"), PROGRAM, None::<&str>, bind, None::<&str>)?;
-    for name in NAMES {
+    for name in tools::COMMANDS {
         // One of the image's own stays; a root that is read-only has none, and /run/casemate has.
-        let _ = symlink(PROGRAM, name);
+        let _ = symlink(PROGRAM, Path::new(FOLDER).join(name));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@
 mod accounts;
 mod agent;
 mod boot;
-pub mod caller;
+mod caller;
 mod calls;
 mod console;
 mod events;
@@ -36,6 +36,7 @@ mod port;
 mod session;
 mod shutdown;
 mod signals;
+pub mod tools;
 mod uevents;
 
 pub use agent::{run_as_init, run_as_service};

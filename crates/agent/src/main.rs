@@ -1,20 +1,23 @@
-//! The agent's program: `/init` of the initrd, `casemate-agent --service` under another init, or
-//! `casemate-call` for the guest's programs.
+//! The agent's program: `/init` of the initrd, `casemate-agent --service` under another init, or, by
+//! another name, a command for the guest's programs or a service for other compartments.
 
 use std::process::ExitCode;
 
-use casemate_agent::caller;
+use casemate_agent::tools;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let called = arguments.next().unwrap_or_default();
-    if std::process::id() != 1 && caller::is_caller(&called) {
-        return caller::run(arguments.collect(), caller::shows_on_terminal());
+    if std::process::id() != 1
+        && let Some(tool) = tools::named(&called)
+    {
+        return tool(arguments.collect());
     }
     let argument = arguments.next();
     match argument.as_ref().and_then(|argument| argument.to_str()) {
         _ if std::process::id() == 1 => casemate_agent::run_as_init(),
         Some("--service") => casemate_agent::run_as_service(),
+        Some(tools::SEND) => tools::send(arguments.collect()),
         Some("--version") => {
             println!("casemate-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

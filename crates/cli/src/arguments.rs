@@ -81,6 +81,15 @@ pub(crate) enum Command {
     Net(Net),
     /// Find out whether configuration, policy, programs and images are as they were recorded.
     Verify(Verify),
+    /// Copy files into a compartment, or from one to this host.
+    Copy(Copy),
+    /// Copy files, and remove them where they were once everything has arrived.
+    Move(Copy),
+    /// Open a file or a web address in another compartment.
+    Open(Open),
+    /// Read what a guest sends; started by other commands.
+    #[command(hide = true, subcommand)]
+    Take(Take),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -187,6 +196,62 @@ pub(crate) struct Call {
     pub(crate) target: String,
     /// SERVICE or SERVICE+ARGUMENT.
     pub(crate) service: String,
+}
+
+/// Arguments of `copy` and `move`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "casemate copy [OPTIONS] FILE… NAME:\n       casemate copy [OPTIONS] NAME:PATH…",
+    after_help = "Files arrive in ~/Incoming/dom0 of the compartment, or in ~/Incoming/NAME of this \
+    host. Nothing is overwritten: a number is added to a name that is taken. PATH begins in the \
+    compartment's home."
+)]
+pub(crate) struct Copy {
+    /// Files and folders, and NAME: at the end; or NAME:PATH for each.
+    #[arg(required = true, value_name = "FILE… NAME: | NAME:PATH…")]
+    pub(crate) words: Vec<String>,
+}
+
+/// Arguments of `open`.
+#[derive(Args, Debug)]
+#[command(after_help = "In a template of disposables a fresh one is made for it, and erased when \
+    whoever shows the file has ended. A file that was changed there takes the place of the original.")]
+pub(crate) struct Open {
+    /// Where: a compartment, or a template of disposables.
+    #[arg(long = "in", value_name = "NAME")]
+    pub(crate) name: String,
+    /// Nothing comes back.
+    #[arg(long)]
+    pub(crate) view_only: bool,
+    /// A file, or an address that begins with http:// or https://.
+    #[arg(value_name = "FILE | URL")]
+    pub(crate) what: String,
+}
+
+/// What the receiver of a guest's files shall do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Take {
+    /// Hear a reply.
+    Reply,
+    /// Take files of a session.
+    Folder {
+        /// Where `Incoming` is.
+        home: PathBuf,
+        /// Whose they are.
+        source: String,
+    },
+    /// Take files of a call.
+    Served {
+        /// Where `Incoming` is.
+        home: PathBuf,
+        /// Whose they are.
+        source: String,
+    },
+    /// Hear a reply, and take one file to standard output.
+    Single {
+        /// Bytes at most.
+        bytes: u64,
+    },
 }
 
 /// Arguments of `broker`.

@@ -4,6 +4,7 @@
 //! policy. A guest's is: the broker reads the policy anew for each, so that what it says now counts.
 
 pub(crate) mod ask;
+mod built_in;
 mod host;
 mod notify;
 
@@ -74,14 +75,19 @@ pub(crate) fn broker(world: &World, arguments: &Broker) -> Result<u8, Problem> {
     say(&verdict)?;
     match verdict {
         Verdict::Connected { target, .. } if target == Service::HOST => {
-            host::serve(world, &arguments.source, &arguments.target, &arguments.service)
+            let Broker { source, target, service } = arguments;
+            match host::serve(world, source, target, service)? {
+                Some(served) => say(&served),
+                None => Ok(()),
+            }
+            .map(|()| 0)
         }
         _ => Ok(0),
     }
 }
 
-/// One line on standard output, of which this is the last.
-fn say(verdict: &Verdict) -> Result<(), Problem> {
+/// One line on standard output.
+fn say(verdict: &impl serde::Serialize) -> Result<(), Problem> {
     let mut line = serde_json::to_vec(verdict).map_err(std::io::Error::other)?;
     line.push(b'\n');
     let mut out = std::io::stdout();

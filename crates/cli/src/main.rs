@@ -15,6 +15,7 @@ mod desk;
 mod doctor;
 mod failed_units;
 mod failure;
+mod files;
 mod image;
 mod lifecycle;
 mod logs;
@@ -74,6 +75,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
             return Ok(0);
         }
         Command::Man { directory } => return manual::write(directory),
+        Command::Take(arguments) => return Ok(files::take::take(arguments)),
         Command::Policy(command) if policy::needs_no_configuration(command) => {
             return policy::of_files(command);
         }
@@ -111,7 +113,10 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Net(command) => net::net(&world, command),
         Command::Verify(arguments) => verify::verify(&world, arguments),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),
-        Command::Completions { .. } | Command::Man { .. } => Ok(0),
+        Command::Copy(arguments) => files::copy(&world, arguments, false, verbose),
+        Command::Move(arguments) => files::copy(&world, arguments, true, verbose),
+        Command::Open(arguments) => files::open::open(&world, arguments, verbose),
+        Command::Completions { .. } | Command::Man { .. } | Command::Take(_) => Ok(0),
     }
 }
 

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use casemate_audit::{Event, Forwarded, Log};
 use casemate_host::facts::{self, Sources};
 use casemate_link::orders::Report;
-use casemate_wire::OpenSession;
 use casemate_wire::text::harmless_line;
+use casemate_wire::{OpenSession, Service};
 
-use crate::broker::Verdict;
+use crate::broker::{Served, Verdict};
 use crate::chain;
 use crate::life::Outcome;
 use crate::prepare::World;
@@ -203,6 +203,13 @@ pub(crate) fn call(name: &str, target: &str, service: &str, verdict: &Verdict) -
             event.with("allowed", false).with("code", *code).with("why", short(detail))
         }
     }
+}
+
+/// A service of the host did something for the guest.
+pub(crate) fn served(name: &str, served: &Served) -> Event {
+    let Served::Copy { items, files, bytes, whole } = *served;
+    let event = Event::of(name, "copy").with("from", name).with("to", Service::HOST);
+    event.with("items", items).with("files", files).with("bytes", bytes).with("whole", whole)
 }
 
 /// A snapshot was taken.

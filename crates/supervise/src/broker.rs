@@ -43,6 +43,23 @@ pub enum Verdict {
     },
 }
 
+/// What a service of the host did that the log shall have: a second line, once it is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "served")]
+pub enum Served {
+    /// Files came to the host.
+    Copy {
+        /// Of what was named, so many arrived.
+        items: u32,
+        /// Files and folders.
+        files: u32,
+        /// Bytes.
+        bytes: u64,
+        /// Everything did.
+        whole: bool,
+    },
+}
+
 /// How to start a broker.
 #[derive(Clone, Debug)]
 pub struct Program {

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use casemate_config::Settings;
+use casemate_config::{Settings, Span};
 use casemate_host::places::Places;
 use casemate_policy::limits::MAX_FILE;
 use casemate_policy::{Compartment, Library, Policy, PolicyFile, System, arrange};
@@ -21,6 +21,10 @@ pub const FOLDER: &str = "policy.d";
 /// The system's directories. A file in the second takes the place of one of the same name in the
 /// first.
 const SYSTEM: [&str; 2] = ["/etc/casemate/policy.d", "/run/casemate/policy.d"];
+
+/// What holds where no file decides, and as what it is named. A file of this name takes its place.
+const DEFAULT: &str = include_str!("default.policy");
+const DEFAULT_NAME: &str = "(built in)/90-casemate-default.policy";
 
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +103,7 @@ impl Place {
 pub fn load(place: Place, places: &Places) -> Result<ReadPolicy, PolicyError> {
     let mut groups: Vec<Vec<PathBuf>> = Vec::new();
     let must_exist = matches!(place, Place::Named(_));
+    let with_default = place == Place::Usual;
     match place {
         Place::Named(path) | Place::Beside(path) => {
             let failed = |source| PolicyError { path: path.clone(), source };
@@ -113,7 +118,7 @@ pub fn load(place: Place, places: &Places) -> Result<ReadPolicy, PolicyError> {
             }
         }
     }
-    let mut files = Vec::new();
+    let mut files: Vec<PolicyFile> = Vec::new();
     let mut shadowed = Vec::new();
     for group in &groups {
         let listed = group.iter().map(|directory| list(directory, must_exist));
@@ -121,8 +126,20 @@ pub fn load(place: Place, places: &Places) -> Result<ReadPolicy, PolicyError> {
         files.extend(arranged.files.into_iter().map(read));
         shadowed.extend(arranged.shadowed);
     }
+    let default = Path::new(DEFAULT_NAME);
+    if with_default && !files.iter().any(|file| file.path.file_name() == default.file_name()) {
+        files.push(PolicyFile { path: default.into(), text: Ok(DEFAULT.into()) });
+    }
     let policy = Policy::load(files, &Disk);
     Ok(ReadPolicy { policy, directories: groups.into_iter().flatten().collect(), shadowed })
+}
+
+impl ReadPolicy {
+    /// Whether something stands in what is built in, which nobody here has written.
+    pub fn is_built_in(&self, span: Span) -> bool {
+        let document = self.policy.documents.get(span.source as usize);
+        document.is_some_and(|document| document.path == Path::new(DEFAULT_NAME))
+    }
 }
 
 /// What lies in a directory; nothing when it is not there and need not be.
@@ -281,6 +298,37 @@ mod tests {
         let places = Places::find(&casemate_host::places::Environment::default());
         let error = load(Place::Named(folder.path().join("gone")), &places).expect_err("gone");
         assert!(error.to_string().starts_with("could not read the directory of policy files /"));
+    }
+
+    #[test]
+    fn what_is_built_in_asks_for_little_and_allows_nothing() {
+        let default = PolicyFile { path: DEFAULT_NAME.into(), text: Ok(DEFAULT.into()) };
+        let policy = Policy::load(vec![default], &Disk);
+        let all: Vec<_> = policy.diagnostics.iter().collect();
+        assert!(all.is_empty(), "{}", policy.render(&all, false));
+        let compartment = |name: &str| Compartment { name: name.into(), ..Compartment::default() };
+        let template = Compartment { disposable_template: true, ..compartment("t") };
+        let source = Compartment { default_disposable: Some("t".into()), ..compartment("a") };
+        let engine = Engine::new(policy, System::new([source, compartment("b"), template]));
+        let decide = |service: &str, target: &str| {
+            let request = Request::new(service, "+", "a", target).expect("a request");
+            match engine.decide(&request) {
+                casemate_policy::Decision::Ask { default, .. } => {
+                    format!("ask {}", default.map_or(String::new(), |name| name.to_string()))
+                }
+                casemate_policy::Decision::Allow { .. } => "allow".into(),
+                casemate_policy::Decision::Deny { .. } => "deny".into(),
+            }
+        };
+        assert_eq!(decide("casemate.Filecopy", "b"), "ask b");
+        assert_eq!(decide("casemate.OpenInVM", "@dispvm"), "ask @dispvm:t");
+        assert_eq!(decide("casemate.OpenURL", "@default"), "ask @dispvm:t");
+        for service in ["casemate.Filecopy", "casemate.Notify", "casemate.OpenURL", "x.Y"] {
+            assert_eq!(decide(service, "@adminvm"), "deny", "{service}");
+        }
+        for service in ["casemate.StartApp", "casemate.ClipboardPaste", "casemate.Notify", "x.Y"] {
+            assert_eq!(decide(service, "b"), "deny", "{service}");
+        }
     }
 
     #[test]

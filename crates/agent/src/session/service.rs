@@ -14,6 +14,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect as connect_to, send, socket,
 };
 
+use crate::calls::PROGRAM;
+use crate::tools;
+
 /// Where services are, in this order: the compartment's own, the image's, and an image's for Qubes.
 const FOLDERS: [&str; 3] = ["/etc/casemate/rpc", "/usr/lib/casemate/rpc", "/etc/qubes-rpc"];
 
@@ -51,7 +54,12 @@ pub(super) fn command(service: &Service) -> Result<Words, ExitStatus> {
     if !service.argument.is_empty() {
         argv.push(service.argument.clone().into_bytes());
     }
-    Ok((files(service).map(path).collect(), argv))
+    let mut candidates: Vec<_> = files(service).map(path).collect();
+    if tools::is_service(&service.name) {
+        // Behind every file: an image's own takes its place.
+        candidates.push(PROGRAM.into());
+    }
+    Ok((candidates, argv))
 }
 
 /// What a service finds in its environment; the second half under the names that Qubes gives them.
@@ -130,6 +138,15 @@ mod tests {
         assert_eq!(argv, [b"my.Service".to_vec(), b"a-b".to_vec()]);
         let (_, argv) = command(&service("my.Service", "", "work")).expect("a name");
         assert_eq!(argv.len(), 1);
+    }
+
+    #[test]
+    fn services_of_the_agents_own_come_behind_every_file() {
+        let (candidates, argv) =
+            command(&service("casemate.Filecopy", "", "work")).expect("a name");
+        assert_eq!(candidates.len(), 7);
+        assert_eq!(candidates[6], PROGRAM.as_bytes());
+        assert_eq!(argv, [b"casemate.Filecopy".to_vec()]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::process::{Command, ExitStatus as HowEnded, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use casemate_policy::split_call;
+use casemate_supervise::broker::Served;
 use casemate_supervise::policy::Place;
 use casemate_supervise::prepare::World;
 use casemate_wire::limits::MAX_PAYLOAD;
@@ -24,6 +25,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::built_in::{self, BuiltIn};
 use crate::failure::Problem;
 
 /// Name of the folder of services beside the folder of policy files.
@@ -34,8 +36,8 @@ const FOLDER: &str = "rpc";
 pub(super) enum Service {
     /// A program.
     Program(PathBuf),
-    /// The time, as Qubes gives it: ISO 8601, UTC.
-    Date,
+    /// One of our own.
+    BuiltIn(BuiltIn),
 }
 
 /// The service of this name; the file with the argument in its name comes first.
@@ -46,7 +48,7 @@ pub(super) fn find(world: &World, name: &str, argument: &str) -> Option<Service>
         [format!("{name}+{argument}"), name.to_owned()].map(|file| folder.join(file))
     });
     let program = files.into_iter().find(|path| is_program(path));
-    program.map(Service::Program).or((name == "casemate.Date").then_some(Service::Date))
+    program.map(Service::Program).or_else(|| BuiltIn::named(name).map(Service::BuiltIn))
 }
 
 fn is_program(path: &Path) -> bool {
@@ -54,7 +56,15 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// Runs the service, with the session's socket on standard input.
-pub(super) fn serve(world: &World, source: &str, target: &str, call: &str) -> Result<u8, Problem> {
+///
+/// # Errors
+/// There is no socket.
+pub(super) fn serve(
+    world: &World,
+    source: &str,
+    target: &str,
+    call: &str,
+) -> Result<Option<Served>, Problem> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (name, argument) = split_call(call);
     let argument = argument.strip_prefix('+').unwrap_or(argument);
@@ -69,10 +79,12 @@ pub(super) fn serve(world: &World, source: &str, target: &str, call: &str) -> Re
             command.env("QREXEC_SERVICE_FULL_NAME", format!("{name}+{argument}"));
             run(command, socket, &teller)
         }
-        Some(Service::Date) => {
-            let now = casemate_host::clock::now_ns() / 1_000_000_000;
-            teller.data(format!("{}\n", iso_8601(now)).as_bytes()).map(|()| ExitStatus::Code(0))
+        Some(Service::BuiltIn(BuiltIn::Filecopy)) => {
+            // Its own process says how it ended.
+            drop(teller);
+            return Ok(built_in::files(world, source, socket));
         }
+        Some(Service::BuiltIn(built_in)) => built_in.run(world, source, &socket, &teller),
         None => Ok(ExitStatus::NotFound { reason: format!("the host has no service {name}") }),
     };
     let status = status.unwrap_or_else(|error| ExitStatus::NotExecutable {
@@ -80,11 +92,11 @@ pub(super) fn serve(world: &World, source: &str, target: &str, call: &str) -> Re
     });
     // Nobody may be listening any more.
     let _ = teller.data(&[]).and_then(|()| teller.frame(Kind::Exit, &encode(&status)));
-    Ok(0)
+    Ok(None)
 }
 
 /// Writes frames to the session's socket.
-struct Teller(Mutex<UnixStream>);
+pub(super) struct Teller(Mutex<UnixStream>);
 
 impl Teller {
     fn frame(&self, kind: Kind, payload: &[u8]) -> io::Result<()> {
@@ -93,7 +105,7 @@ impl Teller {
         socket.write_all(payload)
     }
 
-    fn data(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn data(&self, bytes: &[u8]) -> io::Result<()> {
         self.frame(Kind::Stdout, bytes)
     }
 }
@@ -176,32 +188,9 @@ fn give(mut socket: UnixStream, program: File) {
     }
 }
 
-/// `2026-01-02T03:04:05+00:00` for seconds since 1970.
-fn iso_8601(seconds: u64) -> String {
-    // `20260102-030405`
-    let stamp = casemate_host::clock::stamp(seconds);
-    let digits: String = stamp.chars().filter(char::is_ascii_digit).collect();
-    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or("00").to_owned();
-    format!(
-        "{}-{}-{}T{}:{}:{}+00:00",
-        part(0, 4),
-        part(4, 6),
-        part(6, 8),
-        part(8, 10),
-        part(10, 12),
-        part(12, 14)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_date_is_one_that_date_understands() {
-        assert_eq!(iso_8601(0), "1970-01-01T00:00:00+00:00");
-        assert_eq!(iso_8601(1_767_323_045), "2026-01-02T03:04:05+00:00");
-    }
 
     /// A program between a caller's link and this end of the socket: what it says, and its end.
     fn served(script: &str, input: &[&[u8]]) -> (Vec<u8>, ExitStatus) {

@@ -16,6 +16,9 @@ pub(super) fn check(judged: &Judged, json: bool) -> Result<u8, Problem> {
             .hint(format!("{} has the same name and takes its place", by.display()))
     });
     let lints = policy.lint(&judged.system);
+    // Rules of the user's own that take the place of what is built in are no mistake.
+    let own = |found: &Diagnostic| !found.place.is_some_and(|at| judged.read.is_built_in(at));
+    let lints = lints.into_iter().filter(own);
     let all: Vec<Diagnostic> =
         policy.diagnostics.iter().cloned().chain(shadowed).chain(lints).collect();
     let errors = all.iter().filter(|diagnostic| diagnostic.is_error()).count();

@@ -12,7 +12,7 @@ use casemate_link::orders::Order;
 
 use super::Runtime;
 use crate::audit::{self, Pace};
-use crate::broker::{COMMAND, MAX_VERDICT, Verdict};
+use crate::broker::{COMMAND, MAX_VERDICT, Served, Verdict};
 use crate::life::Event;
 
 /// Exit code of a caller when its broker failed.
@@ -72,7 +72,8 @@ impl Runtime<'_> {
         let (record, pace) = (self.assignment.audit.clone(), self.brokers.pace.clone());
         std::thread::spawn(move || {
             let mut line = String::new();
-            let read = BufReader::new(stdout.take(MAX_VERDICT)).read_line(&mut line);
+            let mut said = BufReader::new(stdout.take(MAX_VERDICT));
+            let read = said.read_line(&mut line);
             let verdict = read.ok().and_then(|_| serde_json::from_str::<Verdict>(&line).ok());
             let admitted =
                 pace.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
@@ -101,7 +102,14 @@ impl Runtime<'_> {
             };
             // Nobody listens when the life has ended meanwhile.
             let _ = events.send((launch, Event::CallDecided { call, result }));
-            // A service of the host goes on in it.
+            // A service of the host goes on in it, and may have something to tell at its end.
+            line.clear();
+            let served = said.read_line(&mut line).ok();
+            if let Some(served) = served.and_then(|_| serde_json::from_str::<Served>(&line).ok())
+                && pace.lock().unwrap_or_else(PoisonError::into_inner).allows(Instant::now())
+            {
+                record.write(&audit::served(&source, &served));
+            }
             let _ = child.wait();
         });
         self.brokers.by_call.insert(call, ours.into());

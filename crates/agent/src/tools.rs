@@ -1,0 +1,176 @@
+//! What the agent's program is by its other names: commands for the guest's programs, and the services
+//! that every guest has without a file of its own.
+//!
+//! All of them run as the one who calls, or as the compartment's user, and have no rights of their own.
+//! The guest is not protected from what its own program does; the other compartment is, by checks of the
+//! same kind at its end.
+
+mod apps;
+mod copy;
+mod desktop;
+mod handler;
+mod notify;
+mod open;
+mod web;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use crate::caller;
+
+pub use copy::send_to_host as send;
+
+/// A program under one of the names.
+pub type Tool = fn(Vec<OsString>) -> ExitCode;
+
+/// Option with which the host has files sent to it.
+pub const SEND: &str = "--send-files";
+
+/// Names for programs of the guest; the second for scripts that were written for Qubes.
+pub(crate) const COMMANDS: [&str; 6] = [
+    "casemate-call",
+    "qrexec-client-vm",
+    "casemate-copy",
+    "casemate-move",
+    "casemate-open-in-vm",
+    "casemate-open-url",
+];
+
+/// Names of services.
+const SERVICES: [&str; 6] = [
+    "casemate.Filecopy",
+    "casemate.OpenInVM",
+    "casemate.OpenURL",
+    "casemate.StartApp",
+    "casemate.Notify",
+    "casemate.Date",
+];
+
+/// Whether the agent has a service of this name.
+pub(crate) fn is_service(name: &str) -> bool {
+    SERVICES.contains(&name)
+}
+
+/// What a program called so does.
+pub fn named(argument_0: &OsStr) -> Option<Tool> {
+    let name = Path::new(argument_0).file_name()?.to_str()?;
+    Some(match name {
+        "casemate-call" | "qrexec-client-vm" => {
+            |words| caller::run(words, caller::shows_on_terminal())
+        }
+        "casemate-copy" => |words| copy::request(words, false),
+        "casemate-move" => |words| copy::request(words, true),
+        "casemate-open-in-vm" => open::request,
+        "casemate-open-url" => web::request,
+        "casemate.Filecopy" => |_| copy::serve(),
+        "casemate.OpenInVM" => |words| open::serve(&words),
+        "casemate.OpenURL" => |_| web::serve(),
+        "casemate.StartApp" => |words| apps::serve(&words),
+        "casemate.Notify" => |_| notify::serve(),
+        "casemate.Date" => |_| date(),
+        _ => return None,
+    })
+}
+
+/// The time, as Qubes gives it: ISO 8601, UTC.
+fn date() -> ExitCode {
+    let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    println!("{}", iso_8601(seconds));
+    ExitCode::SUCCESS
+}
+
+/// `2026-01-02T03:04:05+00:00` for seconds since 1970.
+fn iso_8601(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}+00:00")
+}
+
+/// Why a tool did not do it, for whoever reads its standard error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ToolError {
+    /// Words it does not understand.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// The call did not go through or ended badly.
+    #[error("{reason}")]
+    Call {
+        /// Exit code of the call.
+        code: u8,
+        /// Why.
+        reason: String,
+    },
+    /// Something of this guest.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ToolError {
+    fn failed(what: &str, error: &dyn std::error::Error) -> Self {
+        let mut text = if what.is_empty() { String::new() } else { format!("{what}: ") };
+        text.push_str(&error.to_string());
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Self::Failed(text)
+    }
+
+    /// How a call ended that did not end well.
+    fn of_call(code: u8, reason: &str) -> Self {
+        let reason = match (reason, code) {
+            ("", _) => format!("the service ended with {code}"),
+            (reason, _) => reason.to_owned(),
+        };
+        Self::Call { code, reason }
+    }
+}
+
+/// Says how it ended.
+fn finish(name: &str, result: Result<(), ToolError>) -> ExitCode {
+    let error = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    eprintln!("{name}: {error}");
+    ExitCode::from(match error {
+        ToolError::Usage(_) => 2,
+        ToolError::Call { code: 0, .. } | ToolError::Failed(_) => 1,
+        ToolError::Call { code, .. } => code,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_is_one_that_date_understands() {
+        assert_eq!(iso_8601(0), "1970-01-01T00:00:00+00:00");
+        assert_eq!(iso_8601(1_767_323_045), "2026-01-02T03:04:05+00:00");
+        assert_eq!(iso_8601(1_709_164_800), "2024-02-29T00:00:00+00:00");
+    }
+
+    #[test]
+    fn every_name_of_the_program_does_something() {
+        for name in COMMANDS.into_iter().chain(SERVICES) {
+            assert!(named(OsStr::new(name)).is_some(), "{name}");
+        }
+        assert!(named(OsStr::new("/usr/bin/qrexec-client-vm")).is_some());
+        for name in ["/init", "casemate-agent", "", "@agent"] {
+            assert!(named(OsStr::new(name)).is_none(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Opening a session whose socket stays here: for commands that speak with a service themselves.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use casemate_supervise::control::{self, Failure, Request};
+use casemate_supervise::prepare::{Target, World};
+
+use crate::connect::{Answer, Supervisor};
+use crate::failure::Problem;
+use crate::progress::Progress;
+use crate::{console, run, say_notes};
+
+/// Starts the compartment if it is down, and opens the session.
+///
+/// # Errors
+/// Neither could be done.
+pub(super) fn open(
+    world: &World,
+    target: &Target,
+    wanted: &control::Run,
+    verbose: bool,
+) -> Result<UnixStream, Problem> {
+    crate::event_loop()?.block_on(async {
+        for _ in 0..run::ATTEMPTS {
+            if let Some(socket) = attempt(world, target, wanted, verbose).await? {
+                return Ok(socket);
+            }
+        }
+        Err(Problem::answered(&target.name(), Failure::Stopping))
+    })
+}
+
+/// None when the compartment was just ending.
+async fn attempt(
+    world: &World,
+    target: &Target,
+    wanted: &control::Run,
+    verbose: bool,
+) -> Result<Option<UnixStream>, Problem> {
+    let name = target.name();
+    let mut supervisor = Supervisor::of(world, target).await?;
+    say_notes(&supervisor.notes);
+    let _console = if verbose { console::show(world, &name).await.ok() } else { None };
+    let (ours, theirs) = UnixStream::pair()?;
+    let request = Request::Run(Box::new(wanted.clone()));
+    if supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await.is_err() {
+        return Ok(None);
+    }
+    let mut progress = Progress::new(format!("starting `{name}`"));
+    let mut state = String::new();
+    loop {
+        let answer = tokio::select! {
+            answer = supervisor.receive::<control::Progress>() => answer?,
+            () = tokio::time::sleep(Duration::from_millis(500)) => {
+                progress.tick(&state);
+                continue;
+            }
+        };
+        match answer {
+            Ok(Answer { value, more }) => {
+                if value.session.is_some() || !more {
+                    return Ok(Some(ours));
+                }
+                state = value.state;
+            }
+            Err(Failure::Stopping) => {
+                supervisor.closed().await;
+                return Ok(None);
+            }
+            Err(failure) => return Err(Problem::answered(&name, failure)),
+        }
+    }
+}
