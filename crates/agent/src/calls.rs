@@ -33,7 +33,7 @@ use crate::session::spawn::set_nonblocking;
 pub(crate) const SOCKET: &str = "/run/casemate/call";
 
 /// The agent's own program, for the guest's programs.
-const PROGRAM: &str = "/run/casemate/agent";
+pub(crate) const PROGRAM: &str = "/run/casemate/agent";
 
 /// By which names programs find it: the second for scripts that were written for Qubes.
 const NAMES: [&str; 2] = ["/usr/bin/casemate-call", "/usr/bin/qrexec-client-vm"];

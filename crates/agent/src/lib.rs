@@ -24,6 +24,7 @@ mod agent;
 mod boot;
 pub mod caller;
 mod calls;
+pub mod carrier;
 mod console;
 mod events;
 mod freeze;
@@ -37,5 +38,6 @@ mod session;
 mod shutdown;
 mod signals;
 mod uevents;
+mod windows;
 
 pub use agent::{run_as_init, run_as_service};

@@ -130,6 +130,7 @@ mod tests {
             jail: program("casemate-jail"),
             agent: program("casemate-agent"),
             netns: program("casemate-netns"),
+            wayland: program("casemate-wayland"),
         }
     }
 

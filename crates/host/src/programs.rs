@@ -147,6 +147,7 @@ mod tests {
             jail: program("casemate-jail"),
             agent: program("casemate-agent"),
             netns: program("casemate-netns"),
+            wayland: program("casemate-wayland"),
         };
         assert!(allocator(&programs, Allocator::Default).expect("not needed").is_empty());
         let missing = allocator(&programs, Allocator::HardenedLight).expect_err("is not there");
@@ -167,6 +168,7 @@ mod tests {
             jail: nowhere.clone(),
             agent: nowhere.clone(),
             netns: nowhere.clone(),
+            wayland: nowhere.clone(),
         };
         let error = check(&programs).expect_err("missing");
         assert!(error.to_string().contains("/nonexistent/casemate-agent"));

@@ -150,6 +150,9 @@ pub struct OwnPrograms {
     pub agent: PathBuf,
     /// `casemate-netns`, static.
     pub netns: PathBuf,
+    /// `casemate-wayland`, static.
+    #[serde(default)]
+    pub wayland: PathBuf,
 }
 
 impl HostFacts {

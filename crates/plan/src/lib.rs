@@ -26,6 +26,7 @@ mod shares;
 mod step;
 mod unavailable;
 mod vm;
+pub mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

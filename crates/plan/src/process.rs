@@ -36,6 +36,10 @@ pub enum Role {
     Share(u16),
     /// What keeps the network namespace of the link to the host.
     Network,
+    /// What draws the borders of windows, and keeps their clipboard.
+    Windows,
+    /// What carries windows: waypipe.
+    Waypipe,
 }
 
 /// A descriptor handed to a process.
@@ -102,6 +106,12 @@ pub enum Channel {
     Memory,
     /// What keeps the network to supervisor: typed messages, the first with the TAP device.
     Network,
+    /// waypipe to what draws borders: the Wayland protocol. The latter listens.
+    Display,
+    /// What draws borders to supervisor: connections to the compositor are asked for.
+    Compositor,
+    /// The clipboard's commands to what draws borders. The latter listens.
+    Clipboard,
 }
 
 impl DescriptorSource {
@@ -122,6 +132,8 @@ impl Role {
             Self::Link => "link",
             Self::Share(_) => "share",
             Self::Network => "network",
+            Self::Windows => "windows",
+            Self::Waypipe => "waypipe",
         }
     }
 }

@@ -103,6 +103,8 @@ impl Role {
             Self::Link => "the link process".into(),
             Self::Share(index) => format!("the file server of share {}", index + 1).into(),
             Self::Network => "the keeper of the network".into(),
+            Self::Windows => "the proxy of its windows".into(),
+            Self::Waypipe => "waypipe".into(),
         }
     }
 }

@@ -182,7 +182,7 @@ fn watch(
 
 /// Hands a descriptor to the event loop.
 #[expect(unsafe_code, reason = "tokio cannot see that an OwnedFd stays the same descriptor")]
-fn register(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same descriptor and keeps it open for as long as the
     // `AsyncFd` holds it.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)

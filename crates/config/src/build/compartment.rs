@@ -86,6 +86,7 @@ pub(super) fn compartment(
         guest,
         secrets: secrets(view),
         color: view.text(&key::COLOR).unwrap_or_else(|| Color::of_name(name.as_str())),
+        window_rights: view.texts(&key::WINDOW_RIGHTS).into_iter().collect(),
         label: view.text(&key::LABEL).or_else(|| name.as_str().parse().ok())?,
         keep_snapshots: view.text(&key::KEEP_SNAPSHOTS),
         autostart: view.flag(&key::AUTOSTART),
