@@ -37,6 +37,7 @@ use crate::session::table::{Sessions, StreamError};
 use crate::shutdown::{self, Shutdown};
 use crate::signals::{Request, Signals};
 use crate::uevents::Uevents;
+use crate::windows::Windows;
 
 /// Open files of the agent itself: four for each of 256 sessions, and some.
 const OPEN_FILES: u64 = 4096;
@@ -77,6 +78,7 @@ struct Agent {
     assembler: Assembler,
     sessions: Sessions,
     calls: Calls,
+    windows: Windows,
     settings: Settings,
     console: Option<Console>,
     uevents: Option<Uevents>,
@@ -157,6 +159,7 @@ impl Agent {
             assembler: Assembler::default(),
             sessions: Sessions::new(null.into()),
             calls: Calls::default(),
+            windows: Windows::default(),
             settings: Settings::default(),
             console: None,
             uevents: None,
@@ -214,6 +217,11 @@ impl Agent {
                     Token::UEVENTS => self.take_uevents(),
                     Token::FREEZE => self.hear_freeze(),
                     Token::CALLS => self.calls.accept(&self.epoll),
+                    Token::DISPLAY => self.show_windows(),
+                    Token::WINDOWS => {
+                        let up = self.link.is_up();
+                        self.windows.accept(up.then_some(&mut self.link.out));
+                    }
                     token => {
                         if let Some(call) = token.as_caller() {
                             let up = self.link.is_up();
@@ -304,6 +312,7 @@ impl Agent {
         self.log.info(&format!("the connection to the host ended: {reason}"));
         self.sessions.abandon();
         self.calls.abandon();
+        self.windows.abandon();
         self.freeze = None;
         self.decoder = Decoder::new();
         self.assembler = Assembler::default();
@@ -329,6 +338,15 @@ impl Agent {
             && self.link.is_up()
         {
             self.link.out.message(&FromGuest::RootDamaged { block });
+        }
+    }
+
+    /// Starts what carries windows, when somebody waits for it.
+    fn show_windows(&mut self) {
+        match self.windows.asked(&self.settings) {
+            Ok(Some(news)) if self.link.is_up() => self.link.out.message(&news),
+            Ok(_) => {}
+            Err(problem) => self.log.warn(problem),
         }
     }
 

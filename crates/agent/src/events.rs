@@ -40,6 +40,11 @@ impl Token {
     /// Programs that want to call.
     pub(crate) const CALLS: Self = Self(1 << 40);
 
+    /// Programs that want to show windows.
+    pub(crate) const DISPLAY: Self = Self(1 << 40 | 1);
+    /// waypipe, which carries them.
+    pub(crate) const WINDOWS: Self = Self(1 << 40 | 2);
+
     /// A program whose call with this number waits.
     pub(crate) fn caller(call: u32) -> Self {
         Self(1 << 41 | u64::from(call))
@@ -184,13 +189,14 @@ mod tests {
         assert_eq!(Token::SIGNALS.as_session(), None);
         assert_eq!(Token::UEVENTS.as_session(), None);
         assert_eq!(Token::FREEZE.as_session(), None);
-        assert_eq!(Token::CALLS.as_session(), None);
+        for token in [Token::CALLS, Token::DISPLAY, Token::WINDOWS] {
+            assert_eq!((token.as_session(), token.as_caller()), (None, None));
+        }
         for call in [0, 1, u32::MAX] {
             assert_eq!(Token::caller(call).as_caller(), Some(call));
             assert_eq!(Token::caller(call).as_session(), None);
         }
         assert_eq!(Token::session(u32::MAX, Channel::Start).as_caller(), None);
-        assert_eq!(Token::CALLS.as_caller(), None);
     }
 
     #[test]

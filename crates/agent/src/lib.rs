@@ -24,6 +24,7 @@ mod agent;
 mod boot;
 mod caller;
 mod calls;
+pub mod carrier;
 mod console;
 mod events;
 mod freeze;
@@ -38,5 +39,6 @@ mod shutdown;
 mod signals;
 pub mod tools;
 mod uevents;
+mod windows;
 
 pub use agent::{run_as_init, run_as_service};

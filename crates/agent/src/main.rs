@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use casemate_agent::tools;
+use casemate_agent::{carrier, tools};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let argument = arguments.next();
     match argument.as_ref().and_then(|argument| argument.to_str()) {
         _ if std::process::id() == 1 => casemate_agent::run_as_init(),
+        Some(argument) if carrier::is_carrier(argument) => carrier::run(argument),
         Some("--service") => casemate_agent::run_as_service(),
         Some(tools::SEND) => tools::send(arguments.collect()),
         Some("--version") => {

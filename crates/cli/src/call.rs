@@ -42,6 +42,7 @@ pub(crate) fn call(world: &World, arguments: &Call, verbose: bool) -> Result<u8,
     let wanted = control::Run {
         user: arguments.user.clone(),
         service: Some(service),
+        display: run::display(),
         ..control::Run::default()
     };
     run::in_compartment(world, name, disposable.is_some(), &wanted, verbose)
@@ -172,6 +173,7 @@ fn decide(world: &World, arguments: &Broker) -> Result<Verdict, Problem> {
     let wanted = control::Run {
         user: user.map(str::to_owned),
         service: Some(called(service, source, &arguments.target)?),
+        display: run::display(),
         ..control::Run::default()
     };
     if crate::event_loop()?.block_on(connect(world, &target, wanted, autostart))? {

@@ -68,6 +68,7 @@ fn of_guest(world: &World, name: &str) -> Result<Report, Problem> {
             terminal: None,
             detach: false,
             service: None,
+            display: None,
         };
         let request = Request::Run(Box::new(run));
         supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await?;

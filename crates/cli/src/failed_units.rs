@@ -45,6 +45,7 @@ pub(crate) async fn of(world: &World, name: &str) -> Option<Vec<String>> {
         terminal: None,
         detach: false,
         service: None,
+        display: None,
     };
     let request = Request::Run(Box::new(run));
     supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await.ok()?;

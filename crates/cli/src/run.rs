@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +148,20 @@ fn request(arguments: &Run) -> control::Run {
         terminal,
         detach: arguments.detach,
         service: None,
+        display: display(),
     }
+}
+
+/// The socket of the user's compositor, if there is one: what `WAYLAND_DISPLAY` names, in
+/// `XDG_RUNTIME_DIR` where it is no path (`wl_display_connect`).
+pub(crate) fn display() -> Option<String> {
+    let named = std::env::var_os("WAYLAND_DISPLAY").filter(|name| !name.is_empty())?;
+    let path = match Path::new(&named).is_absolute() {
+        true => named.into(),
+        false => PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join(named),
+    };
+    let is_socket = path.metadata().is_ok_and(|found| found.file_type().is_socket());
+    path.into_os_string().into_string().ok().filter(|_| is_socket)
 }
 
 /// A fresh disposable whose number nobody uses.
@@ -270,6 +285,10 @@ async fn attached(
                 Ok(Ok(Answer { value, more })) => {
                     state = value.state;
                     session = value.session.or(session);
+                    if let Some(warning) = value.warning {
+                        progress.clear();
+                        warn(&warning, raw.is_some());
+                    }
                     answered = !more;
                 }
                 // The supervisor has gone: the session's socket will end, after what is left in it.
@@ -295,6 +314,14 @@ async fn attached(
             }
         }
     }
+}
+
+/// Shows what did not work while the command goes on.
+fn warn(warning: &control::Warning, raw: bool) {
+    let control::Warning { what, why, hint } = warning;
+    let text = format!("warning: {what}\n  {why}\nhint: {hint}\n");
+    // A raw terminal does not go back to the margin by itself.
+    eprint!("{}", if raw { text.replace('\n', "\r\n") } else { text });
 }
 
 /// Starts the thread that passes the session's output on.

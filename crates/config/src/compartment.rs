@@ -12,6 +12,7 @@ use crate::guest::GuestSettings;
 use crate::source::{Origin, Span};
 use crate::value::choice::{
     DiskFormat, EngineKind, Filesystem, FirewallAction, LogLevel, Machine, RestartPolicy,
+    WindowRight,
 };
 use crate::value::color::Color;
 use crate::value::firewall::FirewallRule;
@@ -111,6 +112,8 @@ pub struct Compartment {
     pub color: Color,
     /// Text on its window borders.
     pub label: Label,
+    /// What its windows may do beyond the usual.
+    pub window_rights: BTreeSet<WindowRight>,
     /// Whether it starts with the machine (system) or the login (user).
     pub autostart: bool,
     /// Whether it is started again when it ended.

@@ -53,7 +53,7 @@ pub use source::{Document, Environment, Format, Origin, Source, Span, position};
 pub use suggest::nearest;
 pub use value::choice::{
     Accel, Allocator, DiskFormat, EngineKind, Filesystem, FirewallAction, GuestInit, Hardening,
-    ImageSourceKind, LogLevel, Machine, NetworkMode, RestartPolicy,
+    ImageSourceKind, LogLevel, Machine, NetworkMode, RestartPolicy, WindowRight,
 };
 pub use value::color::Color;
 pub use value::firewall::{Destination, FirewallRule, PortRange, RuleHost, Traffic, Transport};

@@ -14,6 +14,7 @@ use nix::sys::utsname::uname;
 use nix::unistd::{User, getgid, getuid};
 
 use crate::places::{self, Places};
+use crate::versions::{is_program, search};
 use crate::{kvm, landlock, namespaces, network, qemu, subordinate, tsc, virtiofsd};
 
 /// Top-level directories with programs and libraries, in the distributions known.
@@ -104,6 +105,12 @@ fn caller() -> Caller {
     }
 }
 
+/// A program in the caller's search path.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    search(&path, Path::new(name)).find(is_program)
+}
+
 /// `CASEMATE_LIBEXEC`, or beside the running program, or where distributions put programs that are
 /// nobody's commands: `PREFIX/libexec/casemate`.
 pub fn own_programs(sources: &Sources<'_>) -> OwnPrograms {
@@ -121,6 +128,7 @@ pub fn own_programs(sources: &Sources<'_>) -> OwnPrograms {
         agent: directory.join("casemate-agent"),
         netns: directory.join("casemate-netns"),
         switch: directory.join("casemate-switch"),
+        wayland: directory.join("casemate-wayland"),
     }
 }
 

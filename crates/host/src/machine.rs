@@ -131,6 +131,7 @@ mod tests {
             agent: program("casemate-agent"),
             netns: program("casemate-netns"),
             switch: program("casemate-switch"),
+            wayland: program("casemate-wayland"),
         }
     }
 

@@ -156,6 +156,7 @@ mod tests {
             agent: program("casemate-agent"),
             netns: program("casemate-netns"),
             switch: program("casemate-switch"),
+            wayland: program("casemate-wayland"),
         };
         assert!(allocator(&programs, Allocator::Default).expect("not needed").is_empty());
         let missing = allocator(&programs, Allocator::HardenedLight).expect_err("is not there");
@@ -177,6 +178,7 @@ mod tests {
             agent: nowhere.clone(),
             netns: nowhere.clone(),
             switch: nowhere.clone(),
+            wayland: nowhere.clone(),
         };
         let error = check(&programs).expect_err("missing");
         assert!(error.to_string().contains("/nonexistent/casemate-agent"));

@@ -29,6 +29,7 @@ const LONGEST_PATH: usize = 107;
 pub fn channel_pair(channel: Channel) -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = match channel {
         Channel::Orders | Channel::Network => SockType::SeqPacket,
+        Channel::Display | Channel::Clipboard | Channel::Compositor => SockType::Stream,
         Channel::Agent
         | Channel::Console
         | Channel::Monitor
@@ -98,6 +99,18 @@ pub fn connect_packets(socket: &OwnedFd, path: &Path) -> io::Result<()> {
 /// There is none, nobody listens, or the caller may not.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     at(path, |path| UnixStream::connect(path))
+}
+
+/// Connects without waiting, not even for a server whose queue is full. The socket does not block.
+///
+/// # Errors
+/// As connect(2); `WouldBlock` when the queue is full.
+pub fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
+    use nix::sys::socket::{UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    at(path, |path| Ok(connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?))?;
+    Ok(socket.into())
 }
 
 /// Does something at a path that may be too long for a socket address.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use casemate_plan::jail::Limits;
+use casemate_plan::jail::{Access, Limits};
 use casemate_plan::process::Process;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -45,7 +45,8 @@ pub(crate) fn become_it(process: &Process, executable: &OwnedFd) -> Result<Infal
     seccomp::apply(&process.jail.files)?;
     limit(&process.jail.limits)?;
     chdir("/").while_(|| "change to /".into())?;
-    umask(Mode::from_bits_truncate(0o077));
+    let makes_sockets = process.jail.files.iter().any(|file| file.access == Access::Sockets);
+    umask(Mode::from_bits_truncate(if makes_sockets { 0 } else { 0o077 }));
 
     let handed: Vec<i32> = process.descriptors.iter().map(|listed| listed.number).collect();
     let mut wanted = handed.clone();

@@ -108,7 +108,7 @@ fn attributes(access: Access, metadata: &Metadata) -> u64 {
     if !is_device(metadata.file_type()) {
         attributes |= libc::MOUNT_ATTR_NODEV;
     }
-    if !matches!(access, Access::Write | Access::Change) {
+    if !matches!(access, Access::Write | Access::Change | Access::Sockets) {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
     if access != Access::Execute {

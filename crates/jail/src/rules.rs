@@ -71,7 +71,10 @@ fn rights(access: FileAccess, directory: bool) -> BitFlags<AccessFs> {
             AccessFs::from_all(NEWEST)
                 & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock)
         }
-        FileAccess::Write | FileAccess::Change => {
+        FileAccess::Sockets if directory => {
+            AccessFs::ReadDir | AccessFs::MakeSock | AccessFs::RemoveFile
+        }
+        FileAccess::Write | FileAccess::Change | FileAccess::Sockets => {
             read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev
         }
     }

@@ -107,6 +107,19 @@ pub enum Order {
         /// Why, for a person.
         reason: String,
     },
+    /// Let windows of the guest through. Comes with a socket that carries them, in bytes without
+    /// frames.
+    ShowWindows {
+        /// Number of the stream, never used before.
+        stream: u32,
+        /// The number of the connection.
+        window: u32,
+    },
+    /// Refuse to show windows of the guest.
+    RefuseWindows {
+        /// The number of the connection.
+        window: u32,
+    },
 }
 
 /// Link to supervisor. All text has been made harmless and cut.
@@ -190,6 +203,14 @@ pub enum Report {
         /// The number of the call.
         call: u32,
     },
+    /// A program of the guest wants to show windows: an [`Order::ShowWindows`] or
+    /// [`Order::RefuseWindows`] follows. At most [`casemate_wire::limits::MAX_WINDOWS`] wait for one.
+    Windows {
+        /// The guest's number of the connection; no other that waits has it.
+        window: u32,
+    },
+    /// A program of the guest wants to show windows, and nothing in the guest can carry them.
+    NoWaypipe,
 }
 
 /// Why a message could not be passed.

@@ -4,14 +4,14 @@
 //! **Invariant:** whatever the guest sends ends in a frame to one client, a bounded [`Report`], or
 //! [`Report::Broken`], after which nothing of it is read any more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use casemate_wire::limits::{MAX_SESSIONS, MAX_TEXT};
+use casemate_wire::limits::{MAX_SESSIONS, MAX_TEXT, MAX_WINDOWS};
 use casemate_wire::text::harmless_line;
 use casemate_wire::{Frame, FromGuest, FromHost, Kind, PROTOCOL_VERSION, decode, push_frame};
 
@@ -74,6 +74,8 @@ pub struct Relay {
     reports: VecDeque<Report>,
     sessions: BTreeMap<u32, Session>,
     calls: Calls,
+    /// Connections for windows that wait for the supervisor.
+    windows: BTreeSet<u32>,
 }
 
 impl Relay {
@@ -98,6 +100,7 @@ impl Relay {
             reports: VecDeque::new(),
             sessions: BTreeMap::new(),
             calls: Calls::default(),
+            windows: BTreeSet::new(),
         })
     }
 
@@ -254,10 +257,12 @@ impl Relay {
         }
         self.sessions.clear();
         self.calls.abandon();
+        self.windows.clear();
     }
 
     /// The commands of all sessions are gone with the connection.
     fn abandon_sessions(&mut self) {
+        self.windows.clear();
         for call in self.calls.abandon() {
             self.report(Report::CallGone { call });
         }
@@ -372,7 +377,21 @@ impl Relay {
                 }
                 return Ok(());
             }
+            FromGuest::Windows { window } => return self.take_windows(window),
+            FromGuest::NoWaypipe => Report::NoWaypipe,
         });
+        Ok(())
+    }
+
+    /// A program wants to show windows; those over the limit are told at once.
+    fn take_windows(&mut self, window: u32) -> Result<(), String> {
+        if self.windows.len() >= MAX_WINDOWS {
+            self.port.say(&FromHost::RefuseWindows { window });
+        } else if self.windows.insert(window) {
+            self.report(Report::Windows { window });
+        } else {
+            return Err("it used the number of windows that wait for others".into());
+        }
         Ok(())
     }
 
@@ -439,6 +458,21 @@ impl Relay {
                     self.port.say(&FromHost::Refuse { call, code, reason });
                 }
             }
+            Order::ShowWindows { stream, window } => {
+                let Some(descriptor) = descriptors.pop() else { return };
+                // The connection may be another: what carries them sees its socket close.
+                if !self.windows.remove(&window) || !self.has_room() {
+                    self.report(Report::Ended { stream, status: None });
+                    return;
+                }
+                self.sessions.insert(stream, Session::windows(stream, descriptor));
+                self.port.say(&FromHost::ShowWindows { stream, window });
+            }
+            Order::RefuseWindows { window } => {
+                if self.windows.remove(&window) {
+                    self.port.say(&FromHost::RefuseWindows { window });
+                }
+            }
             Order::Open { stream, session } => {
                 let Some(descriptor) = descriptors.pop() else { return };
                 if !self.has_room() {
@@ -464,7 +498,10 @@ impl Relay {
     fn report(&mut self, report: Report) {
         let news = matches!(
             report,
-            Report::GuestLog { .. } | Report::RootDamaged { .. } | Report::Frozen { .. }
+            Report::GuestLog { .. }
+                | Report::RootDamaged { .. }
+                | Report::Frozen { .. }
+                | Report::NoWaypipe
         );
         if self.reports.len() >= REPORT_LIMIT && news {
             return;
@@ -599,7 +636,7 @@ enum SessionEvent {
 
 fn session_frame(session: &mut Session, frame: Frame<'_>) -> Result<SessionEvent, StreamError> {
     let told = match frame.kind {
-        Kind::Started | Kind::Stderr if session.is_call() => {
+        Kind::Started | Kind::Stderr if !session.is_command() => {
             return Err(StreamError::Kind(frame.kind));
         }
         Kind::Stdout | Kind::Stderr => {

@@ -31,6 +31,9 @@ use crate::queue::{Queue, Written};
 /// that says so, because nobody bounds what a command may print in a month.
 const DETACHED_LOG_LIMIT: u64 = 16 * 1024 * 1024;
 
+/// Bytes of windows that are read at once: as the agent sends them.
+const PLAIN_PIECE: usize = 32 * 1024;
+
 /// Bytes waiting for the guest above which clients are not read.
 pub(crate) const PORT_HIGH_WATER: usize = 256 * 1024;
 
@@ -50,6 +53,8 @@ pub(crate) enum Phase {
 enum Inside {
     /// A command that the client runs.
     Command,
+    /// The end of what carries windows. The socket takes and gives bytes as they are.
+    Windows,
     /// A caller of a service. The socket leads to the service's session, or to a program of the host.
     Caller {
         /// It was told how the service ended.
@@ -63,6 +68,11 @@ enum End {
     Client {
         socket: OwnedFd,
         decoder: Decoder,
+        queue: Queue,
+    },
+    /// What carries windows.
+    Plain {
+        socket: OwnedFd,
         queue: Queue,
     },
     Log {
@@ -115,6 +125,12 @@ impl Session {
         Self { inside: Inside::Caller { answered: false }, ..Self::attached(stream, socket) }
     }
 
+    /// Windows of a program, whose way to the desktop begins at the other end of `socket`.
+    pub(crate) fn windows(stream: u32, socket: OwnedFd) -> Self {
+        let end = End::Plain { socket, queue: Queue::default() };
+        Self { inside: Inside::Windows, ..Self::new(stream, end) }
+    }
+
     /// A session whose output goes to `file`.
     pub(crate) fn detached(stream: u32, file: File) -> Self {
         let written = file.metadata().map_or(0, |metadata| metadata.len());
@@ -138,14 +154,26 @@ impl Session {
     /// The socket to watch, if the session has one.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.end {
-            End::Client { socket, .. } => Some(socket.as_fd()),
+            End::Client { socket, .. } | End::Plain { socket, .. } => Some(socket.as_fd()),
+            End::Log { .. } | End::Nobody => None,
+        }
+    }
+
+    /// The socket and what waits for it.
+    fn queue(&mut self) -> Option<(&OwnedFd, &mut Queue)> {
+        match &mut self.end {
+            End::Client { socket, queue, .. } | End::Plain { socket, queue } => {
+                Some((socket, queue))
+            }
             End::Log { .. } | End::Nobody => None,
         }
     }
 
     /// What to watch the socket for, given how much waits for the guest.
     pub(crate) fn wants(&self, port_waiting: usize) -> EpollFlags {
-        let End::Client { queue, .. } = &self.end else { return EpollFlags::empty() };
+        let (End::Client { queue, .. } | End::Plain { queue, .. }) = &self.end else {
+            return EpollFlags::empty();
+        };
         let mut flags = EpollFlags::empty();
         if !queue.is_empty() {
             flags |= EpollFlags::EPOLLOUT;
@@ -159,7 +187,7 @@ impl Session {
     /// Everything the client shall have was taken by its socket.
     pub(crate) fn flushed(&self) -> bool {
         match &self.end {
-            End::Client { queue, .. } => queue.is_empty(),
+            End::Client { queue, .. } | End::Plain { queue, .. } => queue.is_empty(),
             End::Log { .. } | End::Nobody => true,
         }
     }
@@ -170,7 +198,31 @@ impl Session {
         port: &mut Queue,
         port_socket: &OwnedFd,
     ) -> Result<(), ClientGone> {
+        if let End::Plain { .. } = self.end {
+            return self.read_plain(port, port_socket);
+        }
         if self.receive()? { self.forward(port, port_socket) } else { Ok(()) }
+    }
+
+    /// Reads once what the guest may be sent, and sends it.
+    fn read_plain(&mut self, port: &mut Queue, port_socket: &OwnedFd) -> Result<(), ClientGone> {
+        let End::Plain { socket, .. } = &self.end else { return Ok(()) };
+        let mut piece = [0; PLAIN_PIECE];
+        let room = self.to_guest.available().min(piece.len());
+        if room == 0 {
+            return Ok(());
+        }
+        let count = match recv(socket.as_raw_fd(), &mut piece[..room], MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return Err(ClientGone),
+            Ok(count) => count,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(_) => return Err(ClientGone),
+        };
+        self.to_guest.spend(count);
+        let header = encode_header(self.stream, Kind::Stdin, count);
+        // A port that is closed is noticed where it is read.
+        let _ = port.send_or_queue(port_socket, &header, &piece[..count]);
+        Ok(())
     }
 
     /// Reads from the client once. False when nothing is there.
@@ -223,8 +275,11 @@ impl Session {
 
     /// A whole frame of the client waits for credit or for the port.
     fn is_blocked(&self) -> bool {
-        let End::Client { decoder, .. } = &self.end else { return false };
-        matches!(decoder.peek(), Ok(Some(_)))
+        match &self.end {
+            End::Client { decoder, .. } => matches!(decoder.peek(), Ok(Some(_))),
+            End::Plain { .. } => self.to_guest.available() == 0,
+            End::Log { .. } | End::Nobody => false,
+        }
     }
 
     /// Whether events of its socket mean anything still.
@@ -240,7 +295,7 @@ impl Session {
                 return Ok(());
             };
             let input = match self.inside {
-                Inside::Command => Kind::Stdin,
+                Inside::Command | Inside::Windows => Kind::Stdin,
                 Inside::Caller { .. } => Kind::Stdout,
             };
             if port.len() >= PORT_HIGH_WATER
@@ -274,7 +329,9 @@ impl Session {
     /// Tells the guest that nobody is at the other end any more.
     pub(crate) fn say_gone(&self, port: &mut Vec<u8>) {
         match self.inside {
-            Inside::Command => push_frame(port, self.stream, Kind::HangUp, &[]),
+            Inside::Command | Inside::Windows => {
+                push_frame(port, self.stream, Kind::HangUp, &[]);
+            }
             Inside::Caller { answered: true } => {}
             Inside::Caller { answered: false } => {
                 let reason = "the service ended without saying how".into();
@@ -286,7 +343,12 @@ impl Session {
 
     /// The guest has a caller at its end.
     pub(crate) fn is_call(&self) -> bool {
-        self.inside != Inside::Command
+        matches!(self.inside, Inside::Caller { .. })
+    }
+
+    /// The guest has a command at its end.
+    pub(crate) fn is_command(&self) -> bool {
+        self.inside == Inside::Command
     }
 
     /// Notes a mark. Said twice, or after the end, it is a breach: such frames cost no credit, so
@@ -332,6 +394,10 @@ impl Session {
                     Written::Some(_) => self.passed_on(),
                 }
             }
+            End::Plain { socket, queue } => match queue.send_or_queue(socket, &[], payload) {
+                Written::Closed => return Ok(Err(ClientGone)),
+                Written::Some(_) => self.passed_on(),
+            },
             End::Log { file, written } => {
                 append(file, written, payload);
                 self.from_guest.passed_on(payload.len());
@@ -360,7 +426,7 @@ impl Session {
 
     /// The client's socket can take more.
     pub(crate) fn flush(&mut self) -> Result<(), ClientGone> {
-        let End::Client { socket, queue, .. } = &mut self.end else { return Ok(()) };
+        let Some((socket, queue)) = self.queue() else { return Ok(()) };
         match queue.flush(socket) {
             Written::Closed => self.cannot_write(),
             Written::Some(_) => {
@@ -391,8 +457,9 @@ impl Session {
     /// What is held and no longer queued was passed on. Headers in the queue count as data, so that
     /// frames of one byte cannot make it grow beyond the window.
     fn passed_on(&mut self) {
-        let End::Client { queue, .. } = &self.end else { return };
-        let gone = self.from_guest.held().saturating_sub(queue.len());
+        let Some((_, queue)) = self.queue() else { return };
+        let waiting = queue.len();
+        let gone = self.from_guest.held().saturating_sub(waiting);
         self.from_guest.passed_on(gone);
     }
 

@@ -152,6 +152,9 @@ pub struct OwnPrograms {
     pub netns: PathBuf,
     /// `casemate-switch`, static.
     pub switch: PathBuf,
+    /// `casemate-wayland`, static.
+    #[serde(default)]
+    pub wayland: PathBuf,
 }
 
 impl HostFacts {

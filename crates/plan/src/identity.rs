@@ -61,6 +61,9 @@ pub fn identity(facts: &HostFacts, slot: u32, role: Role) -> Result<Identity, Re
         // It works on the files of somebody: see `of_folder`.
         Role::Share(_) => return Ok(of_folder(caller, (caller.uid, caller.gid))),
         Role::Network | Role::Switch(_) => 0,
+        // As the link: all three take a guest's bytes apart and hold nothing else, and none sees a
+        // process, file or socket of another.
+        Role::Windows | Role::Waypipe => 1,
     };
     let from_end = match (role, slot.checked_sub(FRESH_SLOTS)) {
         (Role::Switch(number), _) => 1 + PAIRS + NETWORKED + u32::from(number),

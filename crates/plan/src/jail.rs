@@ -115,6 +115,10 @@ pub enum Access {
     Change,
     /// Nothing: an empty folder, whatever the host has there.
     Empty,
+    /// Make, use and remove sockets in a folder, and nothing else; what it makes is open to everybody
+    /// who gets into the folder. Such a process may make no socket of another kind, and none of the
+    /// system calls that programs rarely need and attackers like.
+    Sockets,
 }
 
 /// Resource limits of a process (setrlimit(2)). The soft and the hard limit are the same.

@@ -27,6 +27,7 @@ mod step;
 pub mod switch;
 mod unavailable;
 mod vm;
+pub mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

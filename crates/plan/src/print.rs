@@ -223,6 +223,7 @@ fn jail_text(out: &mut String, jail: &Jail) -> std::fmt::Result {
             Access::Write => "read and write",
             Access::Change => "read, write, create and remove; no set-user-id",
             Access::Empty => "an empty folder",
+            Access::Sockets => "sockets only",
         };
         write!(out, "  sees          {}", file.target.display())?;
         if file.target != file.source {
@@ -280,6 +281,9 @@ impl Channel {
             Self::Orders => "socket between link and supervisor: orders and reports".into(),
             Self::Memory => "socket between VMM and supervisor: the memory it goes on from".into(),
             Self::Network => "socket between the keeper of the network and supervisor".into(),
+            Self::Display => "socket between waypipe and what draws borders".into(),
+            Self::Compositor => "socket between what draws borders and supervisor".into(),
+            Self::Clipboard => "socket of what draws borders, for the clipboard's commands".into(),
             Self::Share(index) => {
                 format!("socket between VMM and file server: share {}", index + 1).into()
             }

@@ -39,6 +39,10 @@ pub enum Role {
     /// The switch of a network between compartments, which is no one compartment's; by a number that
     /// says which user it is ([`crate::identity::switch_number`]).
     Switch(u16),
+    /// What draws the borders of windows, and keeps their clipboard.
+    Windows,
+    /// What carries windows: waypipe.
+    Waypipe,
 }
 
 /// A descriptor handed to a process.
@@ -120,6 +124,12 @@ pub enum Channel {
     Memory,
     /// What keeps the network to supervisor: typed messages, the first with the TAP device.
     Network,
+    /// waypipe to what draws borders: the Wayland protocol. The latter listens.
+    Display,
+    /// What draws borders to supervisor: connections to the compositor are asked for.
+    Compositor,
+    /// The clipboard's commands to what draws borders. The latter listens.
+    Clipboard,
 }
 
 impl DescriptorSource {
@@ -142,6 +152,8 @@ impl Role {
             Self::Share(_) => "share",
             Self::Network => "network",
             Self::Switch(_) => "switch",
+            Self::Windows => "windows",
+            Self::Waypipe => "waypipe",
         }
     }
 }

@@ -125,6 +125,8 @@ impl Role {
             Self::Share(index) => format!("the file server of share {}", index + 1).into(),
             Self::Network => "the keeper of the network".into(),
             Self::Switch(_) => "the switch".into(),
+            Self::Windows => "the proxy of its windows".into(),
+            Self::Waypipe => "waypipe".into(),
         }
     }
 }

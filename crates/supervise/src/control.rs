@@ -80,6 +80,10 @@ pub struct Run {
     /// Run a service in place of `argv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
+    /// The socket of the client's Wayland compositor, an absolute path. Heard only from the
+    /// supervisor's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<String>,
 }
 
 /// A service that somebody was allowed to call.
@@ -263,6 +267,20 @@ pub struct Progress {
     /// Things the user should know about this start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Something that did not work while the session went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<Warning>,
+}
+
+/// Something that did not work and ends nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What the user can do.
+    pub hint: String,
 }
 
 /// Why a request was not fulfilled.

@@ -17,6 +17,7 @@
 
 pub mod audit;
 pub mod broker;
+mod compositor;
 pub mod configuration;
 pub mod control;
 mod crew;

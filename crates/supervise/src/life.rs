@@ -25,8 +25,9 @@ mod requests;
 mod restart;
 mod shares;
 mod snapshot;
+mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use casemate_link::orders::{Order, Report};
@@ -41,6 +42,8 @@ use health::Health;
 use memory::Resuming;
 use restart::Restarts;
 use snapshot::Shot;
+pub use windows::WindowTrouble;
+use windows::Windows;
 
 /// From the end of the guest to the end of its processes, before they are killed.
 const EXIT_DEADLINE: Duration = Duration::from_secs(2);
@@ -98,6 +101,8 @@ enum State {
 /// What the life is decided by; from the plan.
 #[derive(Clone, Debug)]
 pub struct Terms {
+    /// The compartment's name.
+    pub name: String,
     /// What the agent is told.
     pub guest: Boot,
     /// From launch to ready.
@@ -131,6 +136,8 @@ struct Session {
     pid: Option<u32>,
     detached: bool,
     since: Instant,
+    /// Of what its client was warned.
+    told: BTreeSet<String>,
 }
 
 /// One life.
@@ -175,6 +182,7 @@ pub struct Life {
     /// The snapshot from whose memory the guest is about to go on.
     resuming: Option<Resuming>,
     calls: Calls,
+    windows: Windows,
     effects: Vec<Effect>,
 }
 
@@ -208,6 +216,7 @@ impl Life {
             shots: 0,
             resuming: None,
             calls: Calls::default(),
+            windows: Windows::default(),
             effects: Vec::new(),
         }
     }
@@ -249,6 +258,7 @@ impl Life {
             }
             Event::MemoryRead(result) => self.memory_read(result, now),
             Event::CallDecided { call, result } => self.call_decided(call, result),
+            Event::WindowsOpened { window, result } => self.windows_opened(window, result),
         }
         std::mem::take(&mut self.effects)
     }
@@ -382,6 +392,7 @@ impl Life {
             Report::ShuttingDown => self.guest_shuts_down = true,
             Report::Started { stream, pid } => self.started(stream, pid),
             Report::Ended { stream, .. } if self.call_ended(stream) => {}
+            Report::Ended { stream, .. } if self.windows_ended(stream) => {}
             Report::Ended { stream, status } => self.ended(stream, status.as_ref(), now),
             Report::Broken { reason } => {
                 self.fail(format!("the guest broke the protocol: {reason}"), now);
@@ -393,6 +404,8 @@ impl Life {
             Report::Frozen { id, failure } => self.frozen(id, failure, now),
             Report::Call { call, target, service } => self.call(call, target, service),
             Report::CallGone { call } => self.call_gone(call),
+            Report::Windows { window } => self.windows(window),
+            Report::NoWaypipe => self.no_windows(&WindowTrouble::NoWaypipeInside),
         }
     }
 
@@ -645,6 +658,7 @@ impl Life {
         }
         self.end_snapshot(&failure, now);
         self.forget_calls();
+        self.forget_windows();
     }
 
     fn reply_stopped(&mut self) {
@@ -690,7 +704,12 @@ impl Life {
     }
 
     fn progress(&self, session: Option<u32>) -> Progress {
-        Progress { state: self.state().into(), session, notes: self.terms.notes.clone() }
+        Progress {
+            state: self.state().into(),
+            session,
+            notes: self.terms.notes.clone(),
+            warning: None,
+        }
     }
 
     fn order(&mut self, order: Order) {

@@ -6,6 +6,7 @@
 mod calls;
 mod memory;
 mod snapshot;
+pub(crate) mod windows;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -45,6 +46,7 @@ use crate::switch::{self, Ports};
 use crate::volumes::OpenVolume;
 use calls::Brokers;
 use snapshot::Shot;
+use windows::Windows;
 
 /// Orders that may wait for the link process before it counts as stuck.
 const ORDER_LIMIT: usize = 4096;
@@ -124,6 +126,7 @@ struct Runtime<'h> {
     /// The snapshot that is being taken.
     shot: Option<Shot>,
     brokers: Brokers,
+    windows: Windows,
     /// Sessions whose end is recorded, as their beginning was.
     recorded: BTreeSet<u32>,
     /// That a block of the root is damaged is recorded already.
@@ -179,6 +182,7 @@ pub(crate) async fn run<'h>(
         layers_made: 0,
         shot: None,
         brokers: Brokers::default(),
+        windows: Windows::default(),
         recorded: BTreeSet::new(),
         damage_recorded: false,
     };
@@ -192,8 +196,9 @@ pub(crate) async fn run<'h>(
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     let allowed = allowed(&stream, own, &runtime.assignment.users);
+                    let is_own = stream.peer_cred().is_ok_and(|peer| peer.uid() == own);
                     tokio::task::spawn_local(serve::serve(
-                        stream, allowed, numbers.clone(), incoming.clone(),
+                        stream, allowed.then_some(is_own), numbers.clone(), incoming.clone(),
                     ));
                 }
             }
@@ -226,6 +231,7 @@ pub(crate) async fn run<'h>(
     let outcome =
         runtime.life.outcome().cloned().unwrap_or(Outcome::Stopped { why: String::new() });
     runtime.crew.stop();
+    runtime.close_windows();
     runtime.settle_volumes();
     let volumes = std::mem::take(&mut runtime.assignment.volumes);
     Ok(Ending { outcome, kvm_never_worked: runtime.kvm_never_worked, volumes })
@@ -233,6 +239,7 @@ pub(crate) async fn run<'h>(
 
 fn terms(plan: &Plan, without_kvm: Option<&Plan>) -> Terms {
     Terms {
+        name: plan.instance.name.clone(),
         guest: plan.guest.clone(),
         boot_deadline: plan.boot_deadline,
         stop_deadline: plan.stop_deadline,
@@ -556,6 +563,9 @@ impl Runtime<'_> {
                 Effect::Decide { call, target, service } => self.decide(call, &target, &service),
                 Effect::ConnectCall { stream, call } => self.connect_call(stream, call),
                 Effect::ForgetCall { call } => self.forget_call(call),
+                Effect::UseDisplay(display) => self.use_display(display),
+                Effect::OpenWindows { window } => self.open_windows(window),
+                Effect::ShowWindows { stream, window } => self.show_windows(stream, window),
             }
         }
     }
@@ -601,6 +611,7 @@ impl Runtime<'_> {
 
     fn clear_up(&mut self) {
         self.crew.stop();
+        self.close_windows();
         self.shot = None;
         self.settle_volumes();
         self.orders = None;

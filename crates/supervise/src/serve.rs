@@ -63,10 +63,11 @@ pub(crate) fn may_use(peer: u32, own: u32, users: &[u32]) -> bool {
     peer == 0 || peer == own || users.contains(&peer)
 }
 
-/// Serves one connection until it is closed.
+/// Serves one connection until it is closed. `allowed` is none for who may not use it, and true for
+/// the supervisor's own user.
 pub(crate) async fn serve(
     stream: UnixStream,
-    allowed: bool,
+    allowed: Option<bool>,
     numbers: std::rc::Rc<Numbers>,
     incoming: mpsc::UnboundedSender<Incoming>,
 ) {
@@ -94,9 +95,14 @@ pub(crate) async fn serve(
             continue;
         }
         let request = match Request::from_message(message) {
-            _ if !allowed => Err(Failure::PermissionDenied),
+            _ if allowed.is_none() => Err(Failure::PermissionDenied),
             Ok(Request::Run(run)) if !run.detach && descriptors.is_empty() => {
                 Err(Failure::NoDescriptor)
+            }
+            Ok(Request::Run(mut run)) => {
+                // Connections are made with the rights of this process: nobody else names where to.
+                run.display = run.display.filter(|_| allowed == Some(true));
+                Ok(Request::Run(run))
             }
             Ok(Request::View(_)) if descriptors.is_empty() => Err(Failure::NoDescriptor),
             other => other,

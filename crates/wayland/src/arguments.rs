@@ -12,7 +12,7 @@ Shows the windows of one compartment inside a border.
 
 Usage: casemate-wayland --compartment NAME --color RRGGBB (--listen SOCKET | --listen-fd N)
                         [--upstream DISPLAY | --upstream-fd N] [--label TEXT]
-                        [--control SOCKET | --control-fd N]
+                        [--control SOCKET | --control-listen-fd N | --control-fd N]
                         [--allow-fullscreen] [--allow activation,constraints]
 
   --compartment NAME   before each title and in each app_id
@@ -25,6 +25,7 @@ Usage: casemate-wayland --compartment NAME --color RRGGBB (--listen SOCKET | --l
   --upstream-fd N      a socket on which connections to the compositor are asked for: `?` is
                        answered by `+` with a descriptor, or by `-`
   --control SOCKET     where the clipboard's broker connects: a path that is made
+  --control-listen-fd N  the same, a socket that listens already
   --control-fd N       the broker's end is connected; this program ends with it
   --allow-fullscreen   windows may be fullscreen, still inside their border
   --allow LIST         activation: windows may ask for the focus; constraints: windows may hold
@@ -38,6 +39,8 @@ pub enum Place {
     Path(PathBuf),
     /// A descriptor.
     Fd(RawFd),
+    /// A descriptor of a socket that listens, where one may be connected as well.
+    Listener(RawFd),
 }
 
 /// The command line, read.
@@ -131,6 +134,13 @@ pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Argu
             Some("--control-fd") => {
                 let fd = number("--control-fd", value("--control-fd")?)?;
                 once("--control", &mut control, fd)?;
+            }
+            Some("--control-listen-fd") => {
+                let option = "--control-listen-fd";
+                let Place::Fd(fd) = number(option, value(option)?)? else {
+                    return Err(ArgumentError::Missing(option));
+                };
+                once("--control", &mut control, Place::Listener(fd))?;
             }
             Some("--allow-fullscreen") => fullscreen = true,
             Some("--allow") => {

@@ -78,7 +78,7 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
     };
     // Kept until the end, which is its end too.
     let (connector, _child) = match &arguments.upstream {
-        Some(Place::Fd(fd)) => (inherited(*fd), None),
+        Some(Place::Fd(fd) | Place::Listener(fd)) => (inherited(*fd), None),
         Some(Place::Path(path)) => start(path)?,
         None => {
             let display = std::env::var_os("WAYLAND_DISPLAY").filter(|it| !it.is_empty());
@@ -118,7 +118,7 @@ fn start(upstream: &Path) -> Result<(OwnedFd, Option<std::process::Child>), Fail
 /// A listening socket, made or inherited. One that is made is the user's alone.
 fn socket(place: &Place) -> Result<OwnedFd, Failure> {
     let path = match place {
-        Place::Fd(fd) => return Ok(inherited(*fd)),
+        Place::Fd(fd) | Place::Listener(fd) => return Ok(inherited(*fd)),
         Place::Path(path) => path,
     };
     let failed = |source| Failure::Listen { path: path.display().to_string(), source };

@@ -30,3 +30,7 @@ pub const MAX_CALLS: usize = 256;
 
 /// Longest name of a service with its argument, and of a target, in bytes.
 pub const MAX_CALL_NAME: usize = 512;
+
+/// Connections of one guest that show windows at one time; each is a program. As many as the proxy
+/// takes clients.
+pub const MAX_WINDOWS: usize = 32;

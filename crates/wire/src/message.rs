@@ -77,6 +77,14 @@ pub enum FromGuest {
         /// Number of the call.
         call: u32,
     },
+    /// A program of the guest wants to show windows, and the guest's end of what carries them has
+    /// connected. The answer is [`FromHost::ShowWindows`] or [`FromHost::RefuseWindows`].
+    Windows {
+        /// Number of the connection, given by the agent.
+        window: u32,
+    },
+    /// A program of the guest wants to show windows, and nothing in the guest can carry them.
+    NoWaypipe,
 }
 
 /// From the host to the agent.
@@ -142,6 +150,20 @@ pub enum FromHost {
         code: u8,
         /// Why, for a person.
         reason: String,
+    },
+    /// Windows of a program go to the user's desktop. What the program's end says is
+    /// [`Kind::Stdout`], what the desktop's end says is [`Kind::Stdin`]; an [`Kind::Exit`] of the
+    /// agent is the last frame.
+    ShowWindows {
+        /// Number of the stream, never 0 and never used before on this connection.
+        stream: u32,
+        /// Number of the connection.
+        window: u32,
+    },
+    /// They do not.
+    RefuseWindows {
+        /// Number of the connection.
+        window: u32,
     },
 }
 

@@ -74,6 +74,14 @@ impl Agent {
                 }
             }
             FromHost::Refuse { call, code, reason } => self.calls.refused(call, code, &reason),
+            FromHost::ShowWindows { stream, window } => {
+                let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
+                match self.windows.take(window) {
+                    Some(socket) => self.sessions.windows(stream, socket, &mut at)?,
+                    None => self.sessions.no_call(stream, &mut at),
+                }
+            }
+            FromHost::RefuseWindows { window } => drop(self.windows.take(window)),
         }
         Ok(())
     }
@@ -156,6 +164,9 @@ impl Agent {
         if let Err(error) = self.calls.open(&self.epoll) {
             self.log.warn(format!("programs of the guest cannot call: {error}"));
         }
+        if let Err(error) = self.windows.open(&self.epoll) {
+            self.log.warn(format!("programs of the guest cannot show windows: {error}"));
+        }
         self.settings = Settings {
             default_user: boot.default_user,
             environment: boot.environment,
@@ -210,6 +221,7 @@ impl Agent {
             self.epoll.add_read(uevents, Token::UEVENTS)?;
         }
         self.calls.watch(&self.epoll)?;
+        self.windows.watch(&self.epoll)?;
         self.link.watch(&self.epoll)
     }
 }

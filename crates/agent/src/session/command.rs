@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, chown, symlink};
 
 use casemate_wire::{ExitStatus, OpenSession, Restrictions};
 
@@ -51,6 +53,7 @@ impl Command {
                 return refuse(format!("could not read the guest's accounts: {error}"));
             }
         };
+        runtime_folder(&account);
         Self::for_account(request, settings, &account, groups)
     }
 
@@ -130,6 +133,7 @@ fn variables(
     set(b"PATH", DEFAULT_PATH.as_bytes());
     set(b"SHELL", account.shell.as_bytes());
     set(b"USER", account.name.as_bytes());
+    set(b"XDG_RUNTIME_DIR", runtime(account).as_bytes());
     if request.terminal.is_some() {
         set(b"TERM", b"xterm");
     }
@@ -145,6 +149,26 @@ fn variables(
         }
     }
     variables
+}
+
+/// The user's folder for sockets (the XDG Base Directory specification); the one that logind makes.
+fn runtime(account: &Account) -> String {
+    format!("/run/user/{}", account.uid)
+}
+
+/// Makes the user's folder for sockets where nobody has, with the display that programs look for
+/// when no variable names one. Who lacks it lacks it.
+fn runtime_folder(account: &Account) {
+    let folder = runtime(account);
+    if std::path::Path::new(&folder).exists() {
+        return;
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o755).create("/run/user");
+    let own = || DirBuilder::new().mode(0o700).create(&folder);
+    if made.and_then(|()| own()).is_ok() {
+        let _ = symlink(crate::windows::DISPLAY, format!("{folder}/wayland-0"));
+        let _ = chown(&folder, Some(account.uid), Some(account.gid));
+    }
 }
 
 /// The files a program's name may mean, as execvp(3) goes through them.

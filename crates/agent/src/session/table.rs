@@ -163,6 +163,29 @@ impl Sessions {
         Ok(())
     }
 
+    /// Makes a session of a connection that carries windows.
+    pub(crate) fn windows(
+        &mut self,
+        stream: u32,
+        socket: OwnedFd,
+        at: &mut Desk<'_>,
+    ) -> Result<(), StreamError> {
+        if stream == 0 || self.by_stream.contains_key(&stream) {
+            return Err(StreamError::InUse(stream));
+        }
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        let id = self.last_id;
+        match Session::socket(id, stream, socket, at.epoll) {
+            Ok(session) if self.by_id.len() < limits::MAX_SESSIONS => {
+                self.by_id.insert(id, session);
+                self.by_stream.insert(stream, id);
+            }
+            // waypipe sees its socket close.
+            _ => self.no_call(stream, at),
+        }
+        Ok(())
+    }
+
     /// Whoever called has gone.
     pub(crate) fn no_call(&self, stream: u32, at: &mut Desk<'_>) {
         at.outbox.frame(stream, Kind::Exit, &encode(&ExitStatus::Code(0)));

@@ -87,6 +87,7 @@ pub(super) fn compartment(
         secrets: secrets(view),
         secrets_identity: view.path(&key::SECRETS_IDENTITY),
         color: view.text(&key::COLOR).unwrap_or_else(|| Color::of_name(name.as_str())),
+        window_rights: view.texts(&key::WINDOW_RIGHTS).into_iter().collect(),
         label: view.text(&key::LABEL).or_else(|| name.as_str().parse().ok())?,
         keep_snapshots: view.text(&key::KEEP_SNAPSHOTS),
         autostart: view.flag(&key::AUTOSTART),

@@ -3,7 +3,9 @@
 use crate::diagnostic::Concern;
 use crate::schema::Fallback::{Bool, Empty, Integer, Text, Unset};
 use crate::schema::{Kind, Map, Role, Section, guest, keys, lists, text};
-use crate::value::choice::{EngineKind, FirewallAction, LogLevel, Machine, RestartPolicy};
+use crate::value::choice::{
+    EngineKind, FirewallAction, LogLevel, Machine, RestartPolicy, WindowRight,
+};
 use crate::value::color::Color;
 use crate::value::firewall::FirewallRule;
 use crate::value::id::CompartmentId;
@@ -99,6 +101,9 @@ keys! {
     COLOR = "color": text::<Color>(), Unset("derived from the name");
     /// Text on its window borders.
     LABEL = "label": text::<Label>(), Unset("the name");
+    /// What its windows may do that they may not by themselves: be fullscreen (inside their
+    /// border), take the focus, hold the pointer.
+    WINDOW_RIGHTS = "window-rights": Kind::List(&Kind::Word(WindowRight::WORDS)), Empty;
     /// Starts with the machine (the system's) or the login (a user's).
     AUTOSTART = "autostart": Kind::Bool, Bool(false);
     /// Whether it is started again after it ended.

@@ -233,3 +233,15 @@ choice! {
         Imported = "imported",
     }
 }
+
+choice! {
+    /// What windows may do only where it is said.
+    WindowRight {
+        /// Fill the screen, still inside their border; without it they are maximized.
+        Fullscreen = "fullscreen",
+        /// Ask for the focus (xdg_activation_v1).
+        Activation = "activation",
+        /// Hold the pointer, as games do (zwp_pointer_constraints_v1).
+        Constraints = "constraints",
+    }
+}

@@ -1,10 +1,13 @@
 //! What a life is told, and what it has its runtime do. Their order is the life's; here is only what
 //! they say.
 
+use std::path::PathBuf;
+
 use casemate_link::orders::{Order, Report};
 use casemate_plan::process::Role;
 use casemate_wire::{Boot, OpenSession};
 
+use super::WindowTrouble;
 use crate::control::{Failure, Progress, Request};
 
 /// Number of a client's request, given by the runtime.
@@ -59,6 +62,13 @@ pub enum Event {
         call: u32,
         /// Its service is there to be connected; or the exit code of the caller and why.
         result: Result<(), (u8, String)>,
+    },
+    /// [`Effect::OpenWindows`] is done, or could not be.
+    WindowsOpened {
+        /// The guest's number of the connection.
+        window: u32,
+        /// Why not.
+        result: Result<(), WindowTrouble>,
     },
     /// [`Effect::KeepSnapshot`] is done, or could not be.
     SnapshotKept {
@@ -146,6 +156,20 @@ pub enum Effect {
     KeepSnapshot {
         /// The snapshot's number.
         number: u32,
+    },
+    /// A client has the compositor whose socket is this.
+    UseDisplay(PathBuf),
+    /// Have everything running that shows windows; [`Event::WindowsOpened`] follows.
+    OpenWindows {
+        /// The guest's number of the connection.
+        window: u32,
+    },
+    /// Show them.
+    ShowWindows {
+        /// The stream they get.
+        stream: u32,
+        /// The guest's number of the connection.
+        window: u32,
     },
     /// Remove the new layers, to which nothing went over.
     DropSnapshot {

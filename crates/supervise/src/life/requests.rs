@@ -1,5 +1,6 @@
 //! What clients ask for, and what becomes of it.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use casemate_link::orders::Order;
@@ -9,6 +10,9 @@ use casemate_wire::text::harmless_line;
 
 use super::{Effect, Life, RequestId, Session, State};
 use crate::control::{Failure, Request, Run};
+
+/// Where the agent listens for programs that want windows.
+const GUEST_DISPLAY: &str = "/run/casemate/wayland-0";
 
 /// Longest command shown in a status, in bytes.
 const COMMAND_TEXT: usize = 200;
@@ -145,10 +149,16 @@ impl Life {
             self.refuse(id, Failure::TooManySessions);
             return;
         }
-        let session = match open_session(run) {
+        let mut session = match open_session(run) {
             Ok(session) => Box::new(session),
             Err(failure) => return self.refuse(id, failure),
         };
+        if let Some(display) = &run.display {
+            self.effects.push(Effect::UseDisplay(display.into()));
+            // What the client itself says of the variable counts.
+            let variable = (b"WAYLAND_DISPLAY".to_vec(), GUEST_DISPLAY.as_bytes().to_vec());
+            session.environment.insert(0, variable);
+        }
         let stream = self.next_stream;
         self.next_stream += 1;
         self.had_session = true;
@@ -162,6 +172,7 @@ impl Life {
                 pid: None,
                 detached: run.detach,
                 since: now,
+                told: BTreeSet::new(),
             },
         );
         if run.detach {

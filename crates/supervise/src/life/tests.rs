@@ -10,9 +10,11 @@ mod calls;
 mod memory;
 mod services;
 mod snapshots;
+mod windows;
 
 fn terms() -> Terms {
     Terms {
+        name: "test".into(),
         guest: Boot {
             hostname: "x".into(),
             machine_id: String::new(),
