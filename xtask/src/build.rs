@@ -24,7 +24,7 @@ const STATIC: [(&str, &str); 6] = [
 ];
 
 /// Packages whose programs are linked as usual.
-const DYNAMIC: [&str; 2] = ["casemate-cli", "casemate-supervise"];
+const DYNAMIC: [&str; 3] = ["casemate-cli", "casemate-supervise", "casemate-netd"];
 
 /// Builds everything.
 pub(crate) fn build() -> Result<()> {

@@ -165,6 +165,13 @@ impl Host for LinuxHost {
             Step::Channels => self.connect().map_err(StepError::Channels),
             Step::Start { role } => Ok(self.start(*role)?),
             Step::AwaitNetwork { seconds } => Ok(self.await_network(*seconds)?),
+            Step::AskHelper { socket, order, seconds } => {
+                let patience = Duration::from_secs((*seconds).into());
+                let (tap, connection) = network::ask_link(socket, order, patience)?;
+                self.tap = Some(tap);
+                self.ends.push((None, Channel::Network, connection));
+                Ok(())
+            }
             Step::BuildImage { .. }
             | Step::CheckImage { .. }
             | Step::OpenVolume { .. }
@@ -183,7 +190,7 @@ impl Host for LinuxHost {
                 self.ends.clear();
                 Ok(())
             }
-            Step::AwaitNetwork { .. } => {
+            Step::AwaitNetwork { .. } | Step::AskHelper { .. } => {
                 self.tap = None;
                 Ok(())
             }

@@ -83,7 +83,8 @@ pub fn is_effect(step: &Step) -> bool {
         Step::RunDirectory { .. }
         | Step::Channels
         | Step::Start { .. }
-        | Step::AwaitNetwork { .. } => true,
+        | Step::AwaitNetwork { .. }
+        | Step::AskHelper { .. } => true,
         Step::BuildImage { .. }
         | Step::CheckImage { .. }
         | Step::OpenVolume { .. }

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::Plan;
-use crate::firewall::TAP;
 use crate::jail::{Access, IdMapMethod, Jail, Reach};
-use crate::network::Network;
+use crate::network::{Network, Way, names};
 use crate::process::{Channel, DescriptorSource, Process};
 use crate::service::Restart;
 
@@ -35,7 +34,8 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
         }
     }
     for process in &plan.processes {
-        process_text(out, process)?;
+        let tap = plan.network.as_ref().map_or("", |network| network.way.device());
+        process_text(out, process, tap)?;
     }
     if let Some(network) = &plan.network {
         network_text(out, network)?;
@@ -109,34 +109,53 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
 }
 
 fn network_text(out: &mut String, network: &Network) -> std::fmt::Result {
-    let Network { link, namespace, .. } = network;
+    let Network { link, way, .. } = network;
     writeln!(out, "\nnetwork")?;
     writeln!(out, "  guest         {}/31 ({})", link.guest, link.mac)?;
-    writeln!(out, "  gateway       {} on `{}`", link.host, namespace.tap)?;
+    writeln!(out, "  gateway       {} on `{}`", link.host, way.device())?;
     if let Some((guest, host)) = link.v6 {
         writeln!(out, "  IPv6          {guest}/127, gateway {host}")?;
     }
     writeln!(out, "  name server   {} (asks the host's first one)", link.resolver)?;
-    let pasta = namespace.pasta.display();
-    writeln!(out, "  outside       `{}`, by {pasta}", namespace.outside)?;
-    for line in grouped(&namespace.pasta_arguments) {
-        writeln!(out, "    {line}")?;
+    match way {
+        Way::Rootless(namespace) => {
+            let pasta = namespace.pasta.display();
+            writeln!(out, "  outside       `{}`, by {pasta}", namespace.outside)?;
+            for line in grouped(&namespace.pasta_arguments) {
+                writeln!(out, "    {line}")?;
+            }
+        }
+        Way::Helper(link) => {
+            let interface = link.terms.interface.as_deref().unwrap_or("any interface");
+            let how =
+                if link.terms.nat { "with the host's address" } else { "with its own address" };
+            writeln!(out, "  outside       by {interface} of the host, {how}")?;
+        }
     }
     for (index, rule) in network.rules.iter().enumerate() {
         writeln!(out, "  rule {:<8} {rule}", index + 1)?;
     }
-    for name in &namespace.names {
+    let names = match way {
+        Way::Rootless(namespace) => namespace.names.clone(),
+        Way::Helper(link) => names(&link.order.rules),
+    };
+    for name in names {
         writeln!(out, "  resolves      {} for rule {}", name.host, name.rule + 1)?;
     }
     writeln!(out, "  otherwise     {}", network.default)?;
-    writeln!(out, "  firewall      by {}", namespace.nft.display())?;
-    for line in namespace.rules.lines() {
-        writeln!(out, "    {}", line.replace('\t', "  "))?;
+    match way {
+        Way::Rootless(namespace) => {
+            writeln!(out, "  firewall      by {}", namespace.nft.display())?;
+            for line in namespace.rules.lines() {
+                writeln!(out, "    {}", line.replace('\t', "  "))?;
+            }
+            Ok(())
+        }
+        Way::Helper(_) => writeln!(out, "  firewall      by casemate-netd, of these rules"),
     }
-    Ok(())
 }
 
-fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
+fn process_text(out: &mut String, process: &Process, tap: &str) -> std::fmt::Result {
     writeln!(out, "\nprocess: {}", process.role.describe())?;
     writeln!(out, "  program       {}", process.program.display())?;
     for line in grouped(&process.arguments) {
@@ -159,7 +178,7 @@ fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
             }
             DescriptorSource::Log { path } => format!("{} (append)", path.display()),
             DescriptorSource::Text { .. } => "its orders, as under `network`".into(),
-            DescriptorSource::Tap => format!("the TAP device `{TAP}`"),
+            DescriptorSource::Tap => format!("the TAP device `{tap}`"),
         };
         writeln!(out, "  descriptor {}  {what}", descriptor.number)?;
     }

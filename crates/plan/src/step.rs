@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::helper::Order;
 use crate::process::Role;
 
 /// One step of a start. Carried out in order; undone in reverse order at the end of the
@@ -50,6 +51,16 @@ pub enum Step {
         /// Deadline from the start of what makes it.
         seconds: u32,
     },
+    /// Ask the root helper for the link, and take the guest's TAP device from it. The connection
+    /// stays: the link is there for as long.
+    AskHelper {
+        /// Its socket.
+        socket: PathBuf,
+        /// What is asked for.
+        order: Box<Order>,
+        /// Deadline of the answer.
+        seconds: u32,
+    },
     /// Wait for the agent's Hello, set the guest up, wait until it is ready.
     AwaitGuest {
         /// Deadline from the start of the VMM.
@@ -73,6 +84,13 @@ impl Step {
             Self::AwaitNetwork { seconds } => {
                 format!("wait for the network, at most {seconds} s, and take its TAP device")
             }
+            Self::AskHelper { socket, order, seconds } => {
+                format!(
+                    "ask casemate-netd ({}) for link {}, at most {seconds} s, and take its TAP device",
+                    socket.display(),
+                    order.id
+                )
+            }
             Self::AwaitGuest { seconds } => {
                 format!("wait for the agent, at most {seconds} s, and set the guest up")
             }
@@ -88,6 +106,7 @@ impl Step {
             | Self::Channels => None,
             Self::OpenVolume { .. } => Some("let go of it"),
             Self::AwaitNetwork { .. } => Some("close it"),
+            Self::AskHelper { .. } => Some("end the connection: the helper removes the link"),
             Self::RunDirectory { .. } => Some("remove it with everything in it"),
             Self::Start { .. } => Some("kill it with its PID namespace"),
             Self::AwaitGuest { .. } => Some("ask the guest to shut down"),

@@ -17,7 +17,6 @@
 
 pub mod audit;
 pub mod broker;
-pub mod configuration;
 pub mod control;
 mod crew;
 mod disks;
@@ -34,6 +33,8 @@ pub mod secrets;
 mod serve;
 mod shares;
 pub mod volumes;
+
+pub use casemate_host::configuration;
 
 /// An error with its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
