@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::process::{cargo, run, workspace};
 
 /// Every target in `fuzz/fuzz_targets`.
-pub(crate) const TARGETS: [&str; 9] = [
+pub(crate) const TARGETS: [&str; 10] = [
     "wire",
     "config",
     "archive",
@@ -15,6 +15,7 @@ pub(crate) const TARGETS: [&str; 9] = [
     "switch_ring",
     "dns",
     "wayland",
+    "netd",
 ];
 
 /// Options of `cargo xtask fuzz`.

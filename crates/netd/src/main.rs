@@ -121,7 +121,10 @@ fn run(arguments: Arguments) -> Result<(), NetdError> {
     };
     let mended = left::mend(&nft, &arguments.state)?;
     for what in &mended {
-        eprintln!("casemate-netd: {what}");
+        match arguments.task {
+            Task::Repair => println!("{what}"),
+            _ => eprintln!("casemate-netd: {what}"),
+        }
     }
     match listener {
         Some(listener) => Ok(serve::Helper::new(arguments, nft, listener, mended)?.run()?),
