@@ -137,6 +137,12 @@ impl Lab {
         ip(&[&["-n", &self.names[0]], words].concat());
     }
 
+    /// Lets its host forward packets, as one that is a router does.
+    pub fn forward(&self) {
+        let words = ["netns", "exec", &self.names[0], "sysctl", "-qw", "net.ipv4.ip_forward=1"];
+        ip(&words);
+    }
+
     /// A TCP server that greets whoever comes with this text and his address.
     pub fn greet(&self, side: Side, address: &str, port: u16, text: &'static str) {
         let address = SocketAddr::new(address.parse().expect("an address"), port);

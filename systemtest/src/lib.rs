@@ -9,9 +9,11 @@ pub mod call;
 pub mod disk;
 pub mod hostile;
 pub mod lab;
+pub mod netd;
 pub mod processes;
 pub mod programs;
 pub mod terminal;
+pub mod traffic;
 pub mod wait;
 pub mod world;
 

@@ -146,6 +146,11 @@ impl World {
         format!("systemtest-{}", self.number.number)
     }
 
+    /// Sets a variable for whatever is called in this world.
+    pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.push((name, value.into()));
+    }
+
     fn unused(&self, label: &str) -> String {
         format!("systemtest-{}-{label}", self.number.number)
     }

@@ -24,7 +24,8 @@ const STATIC: [(&str, &str); 6] = [
 ];
 
 /// Packages whose programs are linked as usual.
-const DYNAMIC: [&str; 3] = ["casemate-cli", "casemate-supervise", "casemate-forward"];
+const DYNAMIC: [&str; 4] =
+    ["casemate-cli", "casemate-supervise", "casemate-forward", "casemate-netd"];
 
 /// Builds everything.
 pub(crate) fn build() -> Result<()> {

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::process::{cargo, run, workspace};
 
 /// Every target in `fuzz/fuzz_targets`.
-pub(crate) const TARGETS: [&str; 10] = [
+pub(crate) const TARGETS: [&str; 11] = [
     "wire",
     "config",
     "archive",
@@ -16,6 +16,7 @@ pub(crate) const TARGETS: [&str; 10] = [
     "dns",
     "wayland",
     "files",
+    "netd",
 ];
 
 /// Options of `cargo xtask fuzz`.

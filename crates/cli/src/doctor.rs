@@ -99,10 +99,11 @@ fn declared<'w>(world: &'w World, name: &str) -> Result<&'w Compartment, Problem
 /// Everything known about the machine.
 fn of_machine(world: &World) -> Machine {
     let engine = world.engine(casemate_config::EngineKind::Qemu);
-    let facts = facts::gather(&Sources {
+    let mut facts = facts::gather(&Sources {
         qemu: engine.binary.as_ref().map(|program| program.as_path().to_owned()),
         ..Sources::current(&world.places)
     });
+    facts.network.helper = casemate_host::network::ask_helper();
     let settings = world.settings();
     let autostart: Vec<String> = settings
         .compartments

@@ -4,13 +4,17 @@
 mod switches;
 
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::Path;
+use std::process::Command;
 
 use casemate_config::{Compartment, CompartmentName, Destination};
-use casemate_host::network::own_addresses;
+use casemate_host::facts::{Sources, own_programs};
+use casemate_host::network::{ask_repair, helper_socket, own_addresses};
 use casemate_plan::firewall::{By, Firewall, Packet, Payload, Surroundings};
 use casemate_supervise::control::{Counter, Network, Request};
 use casemate_supervise::prepare::{Purpose, Target, World};
 use casemate_supervise::volumes::Passphrases;
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::arguments::{Net, NetTest};
@@ -19,7 +23,7 @@ use crate::failure::Problem;
 use crate::{event_loop, print_json};
 
 /// Counters that are not of rules, and what they count.
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 14] = [
     ("established", "packets of connections that were let through"),
     ("replies", "packets back"),
     ("default", "decided by the default"),
@@ -30,6 +34,10 @@ const COUNTERS: [(&str, &str); 10] = [
     ("spoofed-arp", "ARP for another address: dropped"),
     ("spoofed-address", "from another IP address: dropped"),
     ("other-protocol", "neither IP nor ARP: dropped"),
+    ("too-many", "connections beyond the limit: dropped"),
+    ("friends", "packets of the same owner's compartments, by a rule of theirs"),
+    ("to-guest", "to the compartment, unasked: dropped"),
+    ("from-host", "from this machine, unasked: dropped"),
 ];
 
 /// One compartment, for programs.
@@ -63,14 +71,47 @@ pub(crate) fn net(world: &World, command: &Net) -> Result<u8, Problem> {
         Net::Test(arguments) => test(world, arguments),
         Net::Stats { name, json } => switches::stats(world, name.as_deref(), *json),
         Net::Capture(arguments) => switches::capture(world, arguments),
-        Net::Repair => {
-            outln!(
-                "nothing to repair: without root, the network of a compartment is in processes of \
-                 its own and ends with its supervisor, however that ends"
-            );
-            Ok(0)
-        }
+        Net::Repair => repair(world),
     }
+}
+
+/// What a supervisor leaves is nothing, however it ends. What a root helper that was killed leaves is
+/// removed by the next one, which starts at the first question; or by root, without one.
+fn repair(world: &World) -> Result<u8, Problem> {
+    let asked = ask_repair();
+    if let Ok(Some(mended)) = &asked {
+        if mended.is_empty() {
+            outln!("nothing to repair: casemate-netd runs and found nothing left when it began");
+        }
+        for what in mended {
+            outln!("casemate-netd, when it began: {what}");
+        }
+        return Ok(0);
+    }
+    let program = own_programs(&Sources::current(&world.places)).jail;
+    let program = program.with_file_name("casemate-netd");
+    if geteuid().is_root() && program.exists() {
+        let socket = helper_socket();
+        let state = socket.parent().unwrap_or(Path::new("/run/casemate-netd"));
+        let done = Command::new(&program).arg("repair").arg("--state").arg(state).status();
+        return match done {
+            Ok(status) if status.success() => Ok(0),
+            Ok(status) => Err(Problem::new(format!("could not repair: casemate-netd {status}"))),
+            Err(error) => {
+                Err(Problem::new(format!("could not start {}", program.display())).because(&error))
+            }
+        };
+    }
+    if let Err(error) = asked {
+        return Err(Problem::new("could not ask casemate-netd what is left of links")
+            .because(&error)
+            .hint("as root, `casemate net repair` does it without"));
+    }
+    outln!(
+        "nothing to repair: without root, the network of a compartment is in processes of its own \
+         and ends with its supervisor, however that ends"
+    );
+    Ok(0)
 }
 
 fn show(world: &World, name: Option<&str>, json: bool) -> Result<u8, Problem> {
@@ -170,7 +211,7 @@ fn print(world: &World, shown: &Shown) -> Result<(), Problem> {
     }
     let compartment = world.compartment(&declared(world, name))?;
     let Some(link) = &shown.link else {
-        outln!("{name}: not running; when it runs it reaches");
+        outln!("{name}: not running; when it runs it reaches{}", way(world, name));
         for (index, rule) in compartment.firewall.iter().enumerate() {
             outln!("  {:<16} {rule}", format!("rule {}", index + 1));
         }
@@ -180,6 +221,7 @@ fn print(world: &World, shown: &Shown) -> Result<(), Problem> {
     };
     let Network { mac, address, gateway, resolver, .. } = link;
     outln!("{name}: {address} ({mac}), gateway {gateway}, name server {resolver}");
+    outln!("  {:<16} {}", "made", described(&link.way, &link.device));
     let count = |name: &str| {
         let found = link.counters.iter().find(|counter| counter.name == name);
         found.map_or((0, 0), |Counter { packets, bytes, .. }| (*packets, *bytes))
@@ -189,7 +231,8 @@ fn print(world: &World, shown: &Shown) -> Result<(), Problem> {
         let label = format!("rule {}", index + 1);
         outln!("  {label:<16} {packets:>10} packets {bytes:>14} bytes  {rule}");
     }
-    for (counter, what) in COUNTERS {
+    let there = |name: &str| link.counters.iter().any(|counter| counter.name == name);
+    for (counter, what) in COUNTERS.into_iter().filter(|(name, _)| there(name)) {
         let (packets, bytes) = count(counter);
         let what = match counter {
             "default" => format!("{what}: {}", link.default),
@@ -199,6 +242,23 @@ fn print(world: &World, shown: &Shown) -> Result<(), Problem> {
     }
     print_memberships(shown);
     Ok(())
+}
+
+/// Which way the link would be made, in words, where that can be said.
+fn way(world: &World, name: &str) -> String {
+    let target = Target::Declared(declared(world, name));
+    let prepared = world.prepare(&target, Purpose::Print, &Passphrases::default());
+    let network = prepared.ok().and_then(|prepared| prepared.plan.network);
+    network.map_or(String::new(), |network| {
+        format!(" ({})", described(network.way.name(), network.way.device()))
+    })
+}
+
+fn described(way: &str, device: &str) -> String {
+    match way {
+        "tap" => format!("by casemate-netd: the TAP device {device} of this machine"),
+        _ => "without root: in a namespace of its own, by pasta".into(),
+    }
 }
 
 /// What is decided about one address, for programs.

@@ -57,6 +57,7 @@ pub use value::choice::{
 };
 pub use value::color::Color;
 pub use value::firewall::{Destination, FirewallRule, PortRange, RuleHost, Traffic, Transport};
+pub use value::grant::{Grantee, LinkGrant};
 pub use value::id::CompartmentId;
 pub use value::mac::MacAddr;
 pub use value::name::{

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::compartment::Compartment;
 use crate::source::{Origin, Span};
 use crate::value::choice::{Accel, EngineKind, LogLevel, Machine, NetworkMode};
+use crate::value::grant::LinkGrant;
 use crate::value::name::{
     Argument, CompartmentName, ImageName, InterfaceName, MinisignKey, MirrorUrl, NetworkName,
     PackageName, ReleaseName,
@@ -58,6 +59,8 @@ pub struct NetworkSettings {
     pub ipv6: bool,
     /// How compartments reach the outside.
     pub mode: NetworkMode,
+    /// Who else than root may have links through the root helper; of the system's files only.
+    pub grants: Vec<LinkGrant>,
 }
 
 /// A named virtual network with at least one member.

@@ -13,6 +13,7 @@
 
 pub mod boot;
 pub mod clock;
+pub mod configuration;
 pub mod durable;
 pub mod facts;
 pub mod fake;

@@ -195,6 +195,13 @@ impl Host for LinuxHost {
             Step::Start { role } => Ok(self.start(*role)?),
             Step::AwaitNetwork { seconds } => Ok(self.await_network(*seconds)?),
             Step::Join { network } => self.join(network),
+            Step::AskHelper { socket, order, seconds } => {
+                let patience = Duration::from_secs((*seconds).into());
+                let (tap, connection) = network::ask_link(socket, order, patience)?;
+                self.tap = Some(tap);
+                self.ends.push((None, Channel::Network, connection));
+                Ok(())
+            }
             Step::BuildImage { .. }
             | Step::CheckImage { .. }
             | Step::OpenVolume { .. }
@@ -214,7 +221,7 @@ impl Host for LinuxHost {
                 self.ends.clear();
                 Ok(())
             }
-            Step::AwaitNetwork { .. } => {
+            Step::AwaitNetwork { .. } | Step::AskHelper { .. } => {
                 self.tap = None;
                 Ok(())
             }

@@ -7,15 +7,19 @@ use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use casemate_config::ipnet::{IpNet, Ipv4Net};
 use casemate_plan::facts::NetworkFacts;
+use casemate_plan::helper::{self, HelperFacts, Order, ToHelper};
 use casemate_plan::network::{FromKeeper, LONGEST_MESSAGE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    send, socket,
+};
 
 use crate::versions::{is_program, search};
 
@@ -37,6 +41,15 @@ pub enum NetworkError {
     /// It took too long.
     #[error("could not make the network within {0} s")]
     Late(u64),
+    /// The root helper cannot be reached.
+    #[error("could not reach casemate-netd at {}", .path.display())]
+    NoHelper {
+        /// Its socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// Its words make no sense.
     #[error("could not understand the keeper of the network")]
     Malformed,
@@ -57,6 +70,7 @@ pub fn facts(search_path: &OsStr) -> NetworkFacts {
         pasta: find("pasta"),
         nft: find("nft"),
         tun: tun(Path::new(TUN)),
+        helper: HelperFacts::Absent,
         resolvers: text.as_deref().map(resolvers).unwrap_or_default(),
         resolv_conf,
     }
@@ -78,8 +92,8 @@ fn tun(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The name servers of a resolv.conf(5).
-fn resolvers(text: &str) -> Vec<IpAddr> {
+/// The name servers in the text of a resolv.conf(5).
+pub fn resolvers(text: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         let address = words.next().filter(|word| *word == "nameserver").and(words.next())?;
@@ -102,11 +116,103 @@ pub fn own_addresses() -> Vec<IpNet> {
     found
 }
 
+/// Where the root helper's socket is: `CASEMATE_NETD`, or where its unit puts it.
+pub fn helper_socket() -> PathBuf {
+    let named = std::env::var_os("CASEMATE_NETD").map(PathBuf::from);
+    named.filter(|path| path.is_absolute()).unwrap_or_else(|| helper::SOCKET.into())
+}
+
+/// How long the helper may take to say what it gives: it may have to be started.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the root helper gives this user.
+pub fn ask_helper() -> HelperFacts {
+    let socket = helper_socket();
+    if fs::metadata(&socket).is_err() {
+        return HelperFacts::Absent;
+    }
+    let answer = connect_helper(&socket).and_then(|connection| {
+        tell_helper(&connection, &ToHelper::Terms)?;
+        await_answer(&connection, PATIENCE)
+    });
+    match answer {
+        Ok((FromKeeper::Terms { terms }, _)) => HelperFacts::Ready { socket, terms },
+        Ok((FromKeeper::Failed { reason }, _)) => HelperFacts::Refuses { reason },
+        Ok(_) => HelperFacts::Refuses { reason: NetworkError::Malformed.to_string() },
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            HelperFacts::Refuses { reason: format!("{error}{}", cause.unwrap_or_default()) }
+        }
+    }
+}
+
+/// Asks the root helper what it mended when it began. None when it is not set up.
+///
+/// # Errors
+/// See [`NetworkError`].
+pub fn ask_repair() -> Result<Option<Vec<String>>, NetworkError> {
+    let socket = helper_socket();
+    if fs::metadata(&socket).is_err() {
+        return Ok(None);
+    }
+    let connection = connect_helper(&socket)?;
+    tell_helper(&connection, &ToHelper::Repair)?;
+    match await_answer(&connection, PATIENCE)?.0 {
+        FromKeeper::Repaired { what } => Ok(Some(what)),
+        FromKeeper::Failed { reason } => Err(NetworkError::Failed(reason)),
+        _ => Err(NetworkError::Malformed),
+    }
+}
+
+/// Asks the root helper for a link: the TAP device, and the connection that keeps it.
+///
+/// # Errors
+/// See [`NetworkError`].
+pub fn ask_link(
+    socket: &Path,
+    order: &Order,
+    patience: Duration,
+) -> Result<(OwnedFd, OwnedFd), NetworkError> {
+    let connection = connect_helper(socket)?;
+    tell_helper(&connection, &ToHelper::Link(Box::new(order.clone())))?;
+    let tap = receive_tap(&connection, patience)?;
+    Ok((tap, connection))
+}
+
+fn connect_helper(path: &Path) -> Result<OwnedFd, NetworkError> {
+    let failed = |error: Errno| NetworkError::NoHelper { path: path.into(), source: error.into() };
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let connection =
+        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
+    let address = UnixAddr::new(path).map_err(failed)?;
+    connect(connection.as_raw_fd(), &address).map_err(failed)?;
+    Ok(connection)
+}
+
+fn tell_helper(connection: &OwnedFd, message: &ToHelper) -> Result<(), NetworkError> {
+    let text = serde_json::to_vec(message).map_err(|_| NetworkError::Malformed)?;
+    send(connection.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL)
+        .map(drop)
+        .map_err(|error| NetworkError::Socket(error.into()))
+}
+
 /// Waits for the TAP device.
 ///
 /// # Errors
 /// See [`NetworkError`].
 pub fn receive_tap(keeper: &OwnedFd, patience: Duration) -> Result<OwnedFd, NetworkError> {
+    match await_answer(keeper, patience)? {
+        (FromKeeper::Ready, Some(tap)) => Ok(tap),
+        (FromKeeper::Failed { reason }, _) => Err(NetworkError::Failed(reason)),
+        _ => Err(NetworkError::Malformed),
+    }
+}
+
+/// The next message, within the time.
+fn await_answer(
+    keeper: &OwnedFd,
+    patience: Duration,
+) -> Result<(FromKeeper, Option<OwnedFd>), NetworkError> {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -119,11 +225,7 @@ pub fn receive_tap(keeper: &OwnedFd, patience: Duration) -> Result<OwnedFd, Netw
             Ok(_) => break,
         }
     }
-    match receive(keeper)? {
-        (FromKeeper::Ready, Some(tap)) => Ok(tap),
-        (FromKeeper::Failed { reason }, _) => Err(NetworkError::Failed(reason)),
-        _ => Err(NetworkError::Malformed),
-    }
+    receive(keeper)
 }
 
 /// The next message of the keeper, with the descriptor that came with it.

@@ -94,7 +94,8 @@ pub fn is_effect(step: &Step) -> bool {
         | Step::Channels
         | Step::Start { .. }
         | Step::AwaitNetwork { .. }
-        | Step::Join { .. } => true,
+        | Step::Join { .. }
+        | Step::AskHelper { .. } => true,
         Step::BuildImage { .. }
         | Step::CheckImage { .. }
         | Step::OpenVolume { .. }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// What did not work.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeeperError {
+pub enum KeeperError {
     /// A call of the kernel.
     #[error("could not {what}")]
     Call {
@@ -47,7 +47,7 @@ pub(crate) enum KeeperError {
 }
 
 /// Gives an error of the kernel its sentence.
-pub(crate) trait While<T> {
+pub trait While<T> {
     /// `could not {what}`.
     fn while_(self, what: impl Into<String>) -> Result<T, KeeperError>;
 }
@@ -59,7 +59,7 @@ impl<T, E: Into<io::Error>> While<T> for Result<T, E> {
 }
 
 /// The error and its causes in one line.
-pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
+pub fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

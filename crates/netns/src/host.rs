@@ -11,7 +11,8 @@ use crate::error::KeeperError;
 use crate::netlink::{Groups, Socket};
 
 /// The host's addresses, and news of them.
-pub(crate) struct HostAddresses {
+#[derive(Debug)]
+pub struct HostAddresses {
     /// Gets a message when an address or a route changes.
     events: Socket,
     requests: Socket,
@@ -20,7 +21,7 @@ pub(crate) struct HostAddresses {
 
 impl HostAddresses {
     /// Looks at the network that this process is in, now and later.
-    pub(crate) fn watch() -> Result<Self, KeeperError> {
+    pub fn watch() -> Result<Self, KeeperError> {
         // News first: what changes in between is seen twice and not missed.
         let events = Socket::open(Groups::HOST)?;
         let requests = Socket::open(Groups::NONE)?;
@@ -29,7 +30,7 @@ impl HostAddresses {
     }
 
     /// Takes the news; true when an address came or went.
-    pub(crate) fn changed(&mut self) -> Result<bool, KeeperError> {
+    pub fn changed(&mut self) -> Result<bool, KeeperError> {
         self.events.drain()?;
         let found = look(&self.requests)?;
         let changed = found != self.known;
@@ -37,8 +38,13 @@ impl HostAddresses {
         Ok(changed)
     }
 
+    /// Whether the host has this address.
+    pub fn has(&self, address: std::net::Ipv4Addr) -> bool {
+        self.known.iter().any(|net| net.contains(&IpAddr::V4(address)))
+    }
+
     /// What makes the sets `host4` and `host6` of the table equal to them, for nft.
-    pub(crate) fn text(&self, table: &str) -> Result<String, KeeperError> {
+    pub fn text(&self, table: &str) -> Result<String, KeeperError> {
         let mut text = String::new();
         for family in [4, 6] {
             let of_family = |net: &&IpNet| matches!(net, IpNet::V4(_)) == (family == 4);

@@ -14,18 +14,11 @@
 //!
 //! **Invariant:** one thread; the firewall is there before anything is up.
 
-// UNSAFETY: fork, capset(2), prctl(2) and the ioctl that makes a TAP device have no safe wrapper.
+// UNSAFETY: fork has no safe wrapper.
 #![allow(unsafe_code)]
 
-mod error;
-mod host;
-mod names;
-mod namespace;
-mod netlink;
-mod nft;
 mod order;
 mod pasta;
-mod tap;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -35,10 +28,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use error::{KeeperError, While};
-use host::HostAddresses;
-use names::Resolver;
-use netlink::Groups;
+use casemate_netns::error::{self, KeeperError, While};
+use casemate_netns::host::HostAddresses;
+use casemate_netns::names::{Names, Resolver};
+use casemate_netns::netlink::{self, Groups};
+use casemate_netns::{namespace, nft, tap};
 use pasta::Pasta;
 
 fn main() -> ExitCode {
@@ -74,7 +68,9 @@ fn run(channel: &OwnedFd) -> Result<(), KeeperError> {
     let outside = await_outside(&order, &events, &ending)?;
     let requests = netlink::Socket::open(Groups::NONE)?;
     requests.forward(outside)?;
-    let resolver = Resolver::start(&order)?;
+    let names =
+        Names { names: order.names.clone(), server: order.resolver, v6: order.address6.is_some() };
+    let resolver = Resolver::fork("casemate-netns", &names)?;
     order::hand_over(channel, &tap)?;
     drop((tap, events));
     namespace::drop_privileges()?;
@@ -156,7 +152,7 @@ fn keep(
         let [changed, signalled, told, resolved] =
             [0, 1, 2, 3].map(|index| ready.get(index).is_some_and(is_ready));
         if resolved && let Some(names) = &resolver {
-            match names.text(order) {
+            match names.text(&order.names, &order.table) {
                 Ok(Some(text)) => nft::load(&order.nft, &text)?,
                 // What it found last stays.
                 Ok(None) => resolver = None,

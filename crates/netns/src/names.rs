@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use casemate_netns::dns::{self, Answer, Family};
-use casemate_plan::network::Namespace;
+use crate::dns::{self, Answer, Family};
+use casemate_plan::network::Name;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::{ForkResult, fork};
@@ -54,18 +54,41 @@ const CALLS: &[i64] = &[
 
 /// The addresses of one rule's name.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Resolved {
+struct Resolved {
     rule: usize,
     v6: bool,
     addresses: Vec<IpAddr>,
 }
 
+/// What is resolved.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Names {
+    /// The names.
+    pub names: Vec<Name>,
+    /// Who is asked.
+    pub server: Ipv4Addr,
+    /// IPv6 addresses are wanted too.
+    pub v6: bool,
+}
+
 /// The process that resolves, as its keeper sees it.
-pub(crate) struct Resolver(OwnedFd);
+#[derive(Debug)]
+pub struct Resolver(OwnedFd);
+
+impl From<OwnedFd> for Resolver {
+    /// Another process at the other end of this socket.
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
 
 impl Resolver {
-    /// Starts it, when there are names to resolve.
-    pub(crate) fn start(order: &Namespace) -> Result<Option<Self>, KeeperError> {
+    /// Starts it as a child of this process, when there are names to resolve. What it has to say
+    /// goes to the standard error output, after the program's name.
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
+    pub fn fork(program: &str, order: &Names) -> Result<Option<Self>, KeeperError> {
         if order.names.is_empty() {
             return Ok(None);
         }
@@ -79,7 +102,7 @@ impl Resolver {
                 drop(own);
                 if let Err(error) = resolve(order, &other) {
                     let said = crate::error::sentence(&error);
-                    eprintln!("casemate-netns: names are not resolved: {said}");
+                    eprintln!("{program}: names are not resolved: {said}");
                 }
                 std::process::exit(1)
             }
@@ -88,7 +111,10 @@ impl Resolver {
 
     /// What makes a rule's set equal to the addresses that were found, for nft; none when the
     /// resolver has ended.
-    pub(crate) fn text(&self, order: &Namespace) -> Result<Option<String>, KeeperError> {
+    ///
+    /// # Errors
+    /// What it says makes no sense.
+    pub fn text(&self, names: &[Name], table: &str) -> Result<Option<String>, KeeperError> {
         let mut buffer = [0; LONGEST];
         let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())
             .while_("hear the resolver of names")?;
@@ -97,11 +123,10 @@ impl Resolver {
         }
         let Resolved { rule, v6, addresses } =
             serde_json::from_slice(&buffer[..length]).map_err(KeeperError::Order)?;
-        let Some(name) = order.names.iter().find(|name| name.rule == rule) else {
+        let Some(name) = names.iter().find(|name| name.rule == rule) else {
             return Ok(Some(String::new()));
         };
         let set = if v6 { &name.set6 } else { &name.set4 };
-        let table = &order.table;
         let of_family = addresses.iter().filter(|address| address.is_ipv6() == v6);
         let list: Vec<String> = of_family.map(ToString::to_string).collect();
         let mut text = format!("flush set inet {table} {set}\n");
@@ -119,15 +144,19 @@ impl AsFd for Resolver {
     }
 }
 
-/// The resolver's life. It ends with an error, or when its keeper is gone.
-fn resolve(order: &Namespace, keeper: &OwnedFd) -> Result<(), KeeperError> {
+/// The resolver's life, for a process of its own: it gives up every privilege and most system calls.
+/// It ends with an error, or when its keeper is gone.
+///
+/// # Errors
+/// See [`KeeperError`].
+pub fn resolve(order: &Names, keeper: &OwnedFd) -> Result<(), KeeperError> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).while_("make a socket")?;
-    socket.connect((order.resolver, 53)).while_("name the name server")?;
+    socket.connect((order.server, 53)).while_("name the name server")?;
     socket.set_read_timeout(Some(PATIENCE)).while_("set a deadline")?;
     let mut random = std::fs::File::open("/dev/urandom").while_("open /dev/urandom")?;
     namespace::drop_all()?;
     confine()?;
-    let families = [Some(Family::V4), order.address6.map(|_| Family::V6)];
+    let families = [Some(Family::V4), order.v6.then_some(Family::V6)];
     let families = families.into_iter().flatten();
     let mut due: BTreeMap<(usize, Family), Instant> = families
         .flat_map(|family| order.names.iter().map(move |name| (name.rule, family)))

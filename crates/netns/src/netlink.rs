@@ -35,16 +35,16 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 
 /// What a socket hears without having asked: bits of multicast groups (linux/rtnetlink.h).
-#[derive(Clone, Copy)]
-pub(crate) struct Groups(u32);
+#[derive(Clone, Copy, Debug)]
+pub struct Groups(u32);
 
 impl Groups {
     /// Nothing.
-    pub(crate) const NONE: Self = Self(0);
+    pub const NONE: Self = Self(0);
     /// Routes of IPv4.
-    pub(crate) const ROUTES4: Self = Self(1 << (libc::RTNLGRP_IPV4_ROUTE - 1));
+    pub const ROUTES4: Self = Self(1 << (libc::RTNLGRP_IPV4_ROUTE - 1));
     /// Addresses and routes.
-    pub(crate) const HOST: Self = Self(
+    pub const HOST: Self = Self(
         1 << (libc::RTNLGRP_IPV4_IFADDR - 1)
             | 1 << (libc::RTNLGRP_IPV6_IFADDR - 1)
             | 1 << (libc::RTNLGRP_IPV4_ROUTE - 1)
@@ -53,11 +53,23 @@ impl Groups {
 }
 
 /// A socket to the kernel, of the network namespace that it was opened in.
-pub(crate) struct Socket(OwnedFd);
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
 
 impl Socket {
+    /// Opens one to the kernel's packet filter and connection tracking (`nfnetlink`).
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
+    pub fn netfilter() -> Result<Self, KeeperError> {
+        let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
+        socket(AddressFamily::Netlink, kind, flags, SockProtocol::NetlinkNetFilter)
+            .map(Self)
+            .while_("open a socket to the kernel's packet filter")
+    }
+
     /// Opens one in this process's network namespace.
-    pub(crate) fn open(groups: Groups) -> Result<Self, KeeperError> {
+    pub fn open(groups: Groups) -> Result<Self, KeeperError> {
         let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
         let protocol = SockProtocol::NetlinkRoute;
         let socket = socket(AddressFamily::Netlink, kind, flags, protocol)
@@ -67,7 +79,7 @@ impl Socket {
     }
 
     /// Forgets what has been said so far.
-    pub(crate) fn drain(&self) -> Result<(), KeeperError> {
+    pub fn drain(&self) -> Result<(), KeeperError> {
         let mut buffer = vec![0; LONGEST];
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
@@ -79,7 +91,7 @@ impl Socket {
     }
 
     /// Reads one datagram; true when it tells of a new default route.
-    pub(crate) fn default_route(&self) -> Result<bool, KeeperError> {
+    pub fn default_route(&self) -> Result<bool, KeeperError> {
         let datagram = self.receive()?;
         let new = |message: &Message<'_>| {
             message.kind == libc::RTM_NEWROUTE && message.body.get(1) == Some(&0)
@@ -88,7 +100,7 @@ impl Socket {
     }
 
     /// Every network that the kernel delivers to this machine itself: address and prefix length.
-    pub(crate) fn own_routes(&self) -> Result<Vec<(IpAddr, u8)>, KeeperError> {
+    pub fn own_routes(&self) -> Result<Vec<(IpAddr, u8)>, KeeperError> {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut tries = 0;
@@ -132,12 +144,7 @@ impl Socket {
     }
 
     /// Gives an interface an address.
-    pub(crate) fn add_address(
-        &self,
-        index: u32,
-        address: IpAddr,
-        prefix: u8,
-    ) -> Result<(), KeeperError> {
+    pub fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> Result<(), KeeperError> {
         // Nobody else can have an IPv6 one: it need not be asked for (RFC 4862).
         let (family, flags, octets) = match address {
             IpAddr::V4(address) => (libc::AF_INET, 0, address.octets().to_vec()),
@@ -154,7 +161,10 @@ impl Socket {
     }
 
     /// Leads packets for a network to a machine behind an interface.
-    pub(crate) fn add_route(
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_route(
         &self,
         index: u32,
         network: Ipv4Net,
@@ -173,13 +183,13 @@ impl Socket {
     }
 
     /// Brings an interface up.
-    pub(crate) fn bring_up(&self, index: u32) -> Result<(), KeeperError> {
+    pub fn bring_up(&self, index: u32) -> Result<(), KeeperError> {
         let up = libc::IFF_UP as u32;
         self.ask(libc::RTM_NEWLINK, 0, &link(index, up, up)).while_("bring the TAP device up")
     }
 
     /// Lets packets that come in by this interface leave by another. There is no /proc/sys here.
-    pub(crate) fn forward(&self, index: u32) -> Result<(), KeeperError> {
+    pub fn forward(&self, index: u32) -> Result<(), KeeperError> {
         let mut setting = Vec::new();
         attribute(&mut setting, IPV4_DEVCONF_FORWARDING, &1_u32.to_ne_bytes());
         let body = with_family(index, libc::AF_INET as u16, IFLA_INET_CONF, &setting);
@@ -187,7 +197,7 @@ impl Socket {
     }
 
     /// Keeps an interface from giving itself an IPv6 address.
-    pub(crate) fn without_ipv6(&self, index: u32) -> Result<(), KeeperError> {
+    pub fn without_ipv6(&self, index: u32) -> Result<(), KeeperError> {
         let mode = [IN6_ADDR_GEN_MODE_NONE];
         let body = with_family(index, libc::AF_INET6 as u16, IFLA_INET6_ADDR_GEN_MODE, &mode);
         match self.ask(libc::RTM_NEWLINK, 0, &body) {
@@ -197,8 +207,23 @@ impl Socket {
         }
     }
 
+    /// Removes an interface. One that is not there is no error.
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
+    pub fn remove(&self, name: &str) -> Result<bool, KeeperError> {
+        let Ok(index) = nix::net::if_::if_nametoindex(name) else { return Ok(false) };
+        match self.ask(libc::RTM_DELLINK, 0, &link(index, 0, 0)) {
+            Err(Errno::ENODEV) => Ok(false),
+            result => result.map(|()| true).while_(format!("remove the interface {name}")),
+        }
+    }
+
     /// Says something that the kernel answers with a number.
-    fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// That number.
+    pub fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
         let always = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
         self.send(kind, flags | always, body)?;
         let mut buffer = vec![0; LONGEST];
@@ -244,7 +269,7 @@ impl AsFd for Socket {
 }
 
 /// The number of an interface of this network namespace.
-pub(crate) fn index_of(name: &str) -> Result<u32, KeeperError> {
+pub fn index_of(name: &str) -> Result<u32, KeeperError> {
     nix::net::if_::if_nametoindex(name).while_(format!("find the interface {name}"))
 }
 
@@ -331,7 +356,7 @@ fn with_family(index: u32, family: u16, kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Appends `struct rtattr` with a value, and what brings its length to a multiple of four.
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.extend(((4 + value.len()) as u16).to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);

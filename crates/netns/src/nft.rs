@@ -13,7 +13,10 @@ use crate::error::{KeeperError, While};
 const TOLD: usize = 600;
 
 /// Loads the text: all of it, or nothing.
-pub(crate) fn load(nft: &Path, text: &str) -> Result<(), KeeperError> {
+///
+/// # Errors
+/// See [`KeeperError`].
+pub fn load(nft: &Path, text: &str) -> Result<(), KeeperError> {
     let file = memfd_create(c"rules", MFdFlags::MFD_CLOEXEC).while_("hold the firewall's text")?;
     let mut file = File::from(file);
     file.write_all(text.as_bytes())
@@ -24,8 +27,27 @@ pub(crate) fn load(nft: &Path, text: &str) -> Result<(), KeeperError> {
 }
 
 /// The counters of the firewall, as nft's JSON.
-pub(crate) fn counters(nft: &Path) -> Result<String, KeeperError> {
+///
+/// # Errors
+/// See [`KeeperError`].
+pub fn counters(nft: &Path) -> Result<String, KeeperError> {
     call(nft, &["--json", "list", "counters"], Stdio::null())
+}
+
+/// Those of one table.
+///
+/// # Errors
+/// See [`KeeperError`].
+pub fn counters_of(nft: &Path, family: &str, table: &str) -> Result<String, KeeperError> {
+    call(nft, &["--json", "list", "counters", "table", family, table], Stdio::null())
+}
+
+/// Every table, as nft's JSON.
+///
+/// # Errors
+/// See [`KeeperError`].
+pub fn tables(nft: &Path) -> Result<String, KeeperError> {
+    call(nft, &["--json", "list", "tables"], Stdio::null())
 }
 
 fn call(nft: &Path, arguments: &[&str], input: Stdio) -> Result<String, KeeperError> {

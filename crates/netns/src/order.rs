@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
 
-use crate::error::{KeeperError, While};
+use casemate_netns::error::{KeeperError, While};
 
 /// The numbers of the plan (`casemate_plan::network`).
 const CHANNEL: RawFd = 3;
@@ -70,7 +70,7 @@ pub(crate) fn answer(
 ) -> Result<(), KeeperError> {
     let message = match counters {
         Ok(text) => FromKeeper::Counters { text },
-        Err(error) => FromKeeper::NoCounters { reason: crate::error::sentence(&error) },
+        Err(error) => FromKeeper::NoCounters { reason: casemate_netns::error::sentence(&error) },
     };
     match send(channel.as_raw_fd(), &encode(&message), MsgFlags::MSG_NOSIGNAL) {
         // Its end is seen when the next message is waited for.

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execve, fork, getpid, pipe2, read};
 
-use crate::error::{KeeperError, While};
+use casemate_netns::error::{KeeperError, While};
 
 /// Where a jail may have processes in place of `/proc` (crates/jail/src/root.rs).
 const APART: &str = "/processes";

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::helper::HelperFacts;
+
 /// Facts about the machine and the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,6 +60,9 @@ pub struct NetworkFacts {
     pub resolv_conf: Option<PathBuf>,
     /// The name servers in it.
     pub resolvers: Vec<IpAddr>,
+    /// The root helper, where a compartment may have use for it.
+    #[serde(default)]
+    pub helper: HelperFacts,
 }
 
 /// The user on whose behalf the plan is made.

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod firewall;
 mod guest;
 pub mod hardening;
+pub mod helper;
 pub mod identity;
 pub mod jail;
 pub mod network;

@@ -6,7 +6,8 @@
 //!                             └ namespace, kept by casemate-netns ┘
 //! ```
 //!
-//! One planned process does all of it: `casemate-netns`, in a jail that leaves it the host's network
+//! That is one of two ways; the other is the root helper's, whose TAP device is one of the host
+//! ([`Way::Helper`]). Here, one planned process does all of it: `casemate-netns`, in a jail that leaves it the host's network
 //! and nothing else; pasta and nft are its children there. See docs/design/0013-host-networking.md.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -21,7 +22,10 @@ use casemate_wire::Interface;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{HostFacts, NetworkFacts};
-use crate::firewall::{Firewall, Link, OUTSIDE, TABLE, TAP, named_address, reserved, set_of};
+use crate::firewall::{
+    Firewall, Link, OUTSIDE, TABLE, TAP, device, named_address, reserved, set_of,
+};
+use crate::helper::{HelperFacts, Order, Terms};
 use crate::jail::{Jail, Limits, Reach, VisibleFile};
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::vm::LOG_SIZE;
@@ -47,8 +51,53 @@ pub struct Network {
     /// What happens to what no rule matches.
     #[serde(serialize_with = "as_word")]
     pub default: FirewallAction,
-    /// What is made for it.
-    pub namespace: Namespace,
+    /// How it is made.
+    pub way: Way,
+    /// Why it is not made the other way, where that is a question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// How a link is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Without root: in a namespace of its own.
+    Rootless(Box<Namespace>),
+    /// By the root helper: among the host's own interfaces.
+    Helper(Box<ByHelper>),
+}
+
+/// A link that the root helper makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ByHelper {
+    /// The helper's socket.
+    pub socket: PathBuf,
+    /// Name of the TAP device.
+    pub device: String,
+    /// What it is asked for.
+    pub order: Order,
+    /// What it gives.
+    pub terms: Terms,
+}
+
+impl Way {
+    /// The way in one word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Rootless(_) => "rootless",
+            Self::Helper(_) => "tap",
+        }
+    }
+
+    /// Name of the TAP device, where it is.
+    pub fn device(&self) -> &str {
+        match self {
+            Self::Rootless(namespace) => &namespace.tap,
+            Self::Helper(link) => &link.device,
+        }
+    }
 }
 
 /// What `casemate-netns` is told: the namespace, as JSON.
@@ -121,8 +170,9 @@ const OUTSIDE_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfdca, 0x5e3a, 0x7e01, 0, 0, 0
 /// by them alone.
 const SETTINGS: &str = "/proc/sys/net";
 
-/// What a guest asks for names; pasta asks the host's first name server in its place.
-pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// What a guest asks for names; pasta, or the helper's forwarder, asks the host's first name server
+/// in its place.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// Connections that pasta may have, each a socket: fewer than there are ports for clients, which the
 /// host and other compartments need too.
@@ -134,7 +184,7 @@ const PROCESSES: u64 = 16;
 /// The network of the request's compartment; none when it is offline.
 ///
 /// # Errors
-/// The configuration asks for what the rootless way cannot, or the host lacks a part.
+/// The configuration asks for what the way cannot, or the host lacks a part.
 pub(crate) fn network(
     request: &Request<'_>,
     facts: &HostFacts,
@@ -145,12 +195,23 @@ pub(crate) fn network(
     }
     let settings = request.network;
     let not_possible = |what: String, hint: &str| Refusal::HostNotReady { what, hint: hint.into() };
+    let (refused, hint) = match by_helper(request, settings, facts) {
+        _ if settings.mode == NetworkMode::Rootless => (None, ""),
+        Ok(network) => return Ok(Some(network)),
+        Err(Otherwise::Refused(refusal)) => return Err(refusal),
+        Err(Otherwise::Absent) => (None, SET_UP),
+        Err(Otherwise::Not(reason, hint)) => (Some(reason), hint),
+    };
     if settings.mode == NetworkMode::Tap {
-        return Err(not_possible(
-            "`mode = \"tap\"` in [network] needs a root helper, which this version does not have"
-                .into(),
-            "set mode = \"auto\" or \"rootless\"",
-        ));
+        let what = match refused {
+            None => {
+                "`mode = \"tap\"` in [network] needs the root helper casemate-netd, which is not \
+                     set up on this machine"
+                    .into()
+            }
+            Some(reason) => format!("`mode = \"tap\"` in [network] cannot be had: {reason}"),
+        };
+        return Err(not_possible(what, hint));
     }
     if !settings.nat_enable {
         return Err(not_possible(
@@ -162,7 +223,7 @@ pub(crate) fn network(
     }
     let (pasta, nft) = programs(&facts.network)?;
     let link = link(request, settings)?;
-    reachable(compartment, &link)?;
+    reachable(compartment, &link, false)?;
     let firewall = Firewall {
         link: &link,
         rules: &compartment.firewall,
@@ -185,8 +246,108 @@ pub(crate) fn network(
         names: names(&compartment.firewall),
     };
     let rules = compartment.firewall.iter().map(FirewallRule::to_string).collect();
-    Ok(Some(Network { link, rules, default: compartment.firewall_default, namespace }))
+    let way = Way::Rootless(Box::new(namespace));
+    let default = compartment.firewall_default;
+    Ok(Some(Network { link, rules, default, way, why: refused }))
 }
+
+/// What to do for links through the helper.
+const SET_UP: &str = "run as root: systemctl enable --now casemate-netd.socket (or set mode = \"auto\" \
+                      or \"rootless\"); the README says how to install it";
+
+/// Why a link is not made by the helper.
+enum Otherwise {
+    /// There is none.
+    Absent,
+    /// It cannot; with a hint.
+    Not(String, &'static str),
+    /// No way could.
+    Refused(Refusal),
+}
+
+/// The network by the root helper, where it gives what the configuration asks for.
+fn by_helper(
+    request: &Request<'_>,
+    settings: &NetworkSettings,
+    facts: &HostFacts,
+) -> Result<Network, Otherwise> {
+    let (socket, terms) = match &facts.network.helper {
+        HelperFacts::Absent => return Err(Otherwise::Absent),
+        HelperFacts::Refuses { reason } => {
+            return Err(Otherwise::Not(format!("casemate-netd says: {reason}"), GRANT));
+        }
+        HelperFacts::Ready { socket, terms } => (socket, terms),
+    };
+    let link = link(request, settings).map_err(Otherwise::Refused)?;
+    let compartment = request.compartment;
+    let Some(parts) = request.link else { return Err(Otherwise::Absent) };
+    let id = parts.id.get();
+    let interface = settings.nat_interface.as_ref().map(ToString::to_string);
+    let not = |reason: String, hint| Err(Otherwise::Not(reason, hint));
+    if !link.behind.is_empty() {
+        return not(
+            "it is a router: the helper lets no address of a network behind it out".into(),
+            "set mode = \"auto\" or \"rootless\"",
+        );
+    }
+    if settings.ipv6 {
+        return not(
+            "`ipv6` would make the whole host a router of IPv6, which the helper does not".into(),
+            "set mode = \"rootless\", which can",
+        );
+    }
+    if request.instance.fresh {
+        return not(
+            "a fresh disposable would have its template's address, which is one of the host's"
+                .into(),
+            "set mode = \"auto\" or \"rootless\"",
+        );
+    }
+    if settings.cidr != terms.cidr
+        || settings.nat_enable != terms.nat
+        || interface != terms.interface
+    {
+        return not(
+            "`cidr` or `nat` in [network] differ from the system's configuration, which counts for \
+             casemate-netd"
+                .into(),
+            "take them out of your own configuration",
+        );
+    }
+    if let Some((first, last)) = terms.ids
+        && !(first..=last).contains(&id)
+    {
+        return not(
+            format!("id {id} is not among those granted to you, {first} to {last}"),
+            "give the compartment an `id` among them",
+        );
+    }
+    let bare = |rule: &FirewallRule| FirewallRule { comment: None, ..rule.clone() };
+    let order = Order {
+        compartment: compartment.name.clone(),
+        id: parts.id,
+        address: link.guest,
+        mac: parts.mac,
+        rules: compartment.firewall.iter().map(bare).collect(),
+        default: compartment.firewall_default,
+    };
+    if let Err(error) = order.check() {
+        return not(error.to_string(), "use fewer rules, or set mode = \"rootless\"");
+    }
+    reachable(compartment, &link, true).map_err(Otherwise::Refused)?;
+    let way = Way::Helper(Box::new(ByHelper {
+        socket: socket.clone(),
+        device: device(id),
+        order,
+        terms: terms.clone(),
+    }));
+    let rules = compartment.firewall.iter().map(FirewallRule::to_string).collect();
+    Ok(Network { link, rules, default: compartment.firewall_default, way, why: None })
+}
+
+/// What to do where the helper gives nothing.
+const GRANT: &str = "root grants links in /etc/casemate/casemate.toml: [network] grants = [\"user=NAME\"]; \
+                     without them, set mode = \"auto\" or \"rootless\"";
 
 fn as_word<S: serde::Serializer>(
     action: &FirewallAction,
@@ -238,9 +399,9 @@ fn link(request: &Request<'_>, settings: &NetworkSettings) -> Result<Link, Refus
     Ok(Link { mac: parts.mac, guest, host, v6, resolver: RESOLVER, links, behind })
 }
 
-/// Refuses rules that allow what no compartment can reach this way: another compartment's link, the
-/// other end of its own, loopback, everybody at once.
-fn reachable(compartment: &Compartment, link: &Link) -> Result<(), Refusal> {
+/// Refuses rules that allow what no compartment can reach this way: without the helper, another
+/// compartment's link and the other end of its own; loopback, everybody at once.
+fn reachable(compartment: &Compartment, link: &Link, by_helper: bool) -> Result<(), Refusal> {
     for (index, rule) in compartment.firewall.iter().enumerate() {
         let number = index + 1;
         let refused = |what: String, hint: &str| {
@@ -265,6 +426,9 @@ fn reachable(compartment: &Compartment, link: &Link) -> Result<(), Refusal> {
             }
         }
         let Destination::V4(net) = rule.destination else { continue };
+        if link.links.contains(&net) && by_helper {
+            continue;
+        }
         if link.links.contains(&net) {
             return refused(
                 format!(
@@ -287,7 +451,8 @@ fn reachable(compartment: &Compartment, link: &Link) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn names(rules: &[FirewallRule]) -> Vec<Name> {
+/// The names in rules, with the sets of their addresses.
+pub fn names(rules: &[FirewallRule]) -> Vec<Name> {
     let name = |(rule, found): (usize, &FirewallRule)| match &found.destination {
         Destination::Host(host) => {
             let [set4, set6] = [4, 6].map(|family| set_of(rule, family));
@@ -347,8 +512,8 @@ pub(crate) fn keeper(
     request: &Request<'_>,
     facts: &HostFacts,
     network: &Network,
-) -> Result<Process, Refusal> {
-    let namespace = &network.namespace;
+) -> Result<Option<Process>, Refusal> {
+    let Way::Rootless(namespace) = &network.way else { return Ok(None) };
     let mut files: Vec<VisibleFile> =
         facts.system_directories.iter().map(|path| VisibleFile::execute(path.clone())).collect();
     for program in [&namespace.nft, &namespace.pasta] {
@@ -370,7 +535,7 @@ pub(crate) fn keeper(
         files.push(VisibleFile { target, ..VisibleFile::read(path.clone()) });
     }
     let text = serde_json::to_string(namespace).unwrap_or_default();
-    Ok(Process {
+    Ok(Some(Process {
         role: Role::Network,
         program: facts.programs.netns.clone(),
         arguments: vec![],
@@ -393,7 +558,7 @@ pub(crate) fn keeper(
             },
             reach: Reach::HostNetwork,
         },
-    })
+    }))
 }
 
 /// What the agent is told of the link.
@@ -409,13 +574,24 @@ pub(crate) fn interface(network: &Network) -> Interface {
     }
 }
 
-/// What the user should know of a network without root.
-pub(crate) fn notes(facts: &NetworkFacts) -> Vec<String> {
-    let mut notes = vec![
-        "the network is rootless: what the compartment sends leaves as the host's own, nothing \
-         reaches it from outside, and other compartments are out of reach but by `networks`"
-            .to_owned(),
-    ];
+/// What the user should know of a network.
+pub(crate) fn notes(network: &Network, facts: &NetworkFacts) -> Vec<String> {
+    let mut notes = match (&network.way, &network.why) {
+        (Way::Helper(link), _) => vec![format!(
+            "the network is made by casemate-netd: the TAP device {} of the host",
+            link.device
+        )],
+        (Way::Rootless(_), why) => {
+            let mut note = "the network is rootless: what the compartment sends leaves as the host's \
+                            own, nothing reaches it from outside, and other compartments are out of \
+                            reach"
+                .to_owned();
+            if let Some(why) = why {
+                note.push_str(&format!(" (not by casemate-netd: {why})"));
+            }
+            vec![note]
+        }
+    };
     if !facts.resolvers.iter().any(std::net::IpAddr::is_ipv4) {
         notes.push(
             "the compartment resolves no names: the host has no IPv4 name server in \
@@ -449,6 +625,16 @@ pub enum FromKeeper {
     NoCounters {
         /// Why not, for a person.
         reason: String,
+    },
+    /// Of the root helper: what the user may have.
+    Terms {
+        /// That.
+        terms: Terms,
+    },
+    /// Of the root helper: what it found when it began, and mended.
+    Repaired {
+        /// In words; nothing when there was nothing.
+        what: Vec<String>,
     },
 }
 

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::Plan;
-use crate::firewall::TAP;
 use crate::jail::{Access, IdMapMethod, Jail, Reach};
-use crate::network::Network;
+use crate::network::{Network, Way, names};
 use crate::process::{Channel, DescriptorSource, Process, SharedPart};
 use crate::service::Restart;
 use crate::switch::Port;
@@ -36,7 +35,8 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
         }
     }
     for process in &plan.processes {
-        process_text(out, process)?;
+        let tap = plan.network.as_ref().map_or("", |network| network.way.device());
+        process_text(out, process, tap)?;
     }
     if let Some(network) = &plan.network {
         network_text(out, network)?;
@@ -113,31 +113,50 @@ fn plan_text(out: &mut String, plan: &Plan) -> std::fmt::Result {
 }
 
 fn network_text(out: &mut String, network: &Network) -> std::fmt::Result {
-    let Network { link, namespace, .. } = network;
+    let Network { link, way, .. } = network;
     writeln!(out, "\nnetwork")?;
     writeln!(out, "  guest         {}/31 ({})", link.guest, link.mac)?;
-    writeln!(out, "  gateway       {} on `{}`", link.host, namespace.tap)?;
+    writeln!(out, "  gateway       {} on `{}`", link.host, way.device())?;
     if let Some((guest, host)) = link.v6 {
         writeln!(out, "  IPv6          {guest}/127, gateway {host}")?;
     }
     writeln!(out, "  name server   {} (asks the host's first one)", link.resolver)?;
-    let pasta = namespace.pasta.display();
-    writeln!(out, "  outside       `{}`, by {pasta}", namespace.outside)?;
-    for line in grouped(&namespace.pasta_arguments) {
-        writeln!(out, "    {line}")?;
+    match way {
+        Way::Rootless(namespace) => {
+            let pasta = namespace.pasta.display();
+            writeln!(out, "  outside       `{}`, by {pasta}", namespace.outside)?;
+            for line in grouped(&namespace.pasta_arguments) {
+                writeln!(out, "    {line}")?;
+            }
+        }
+        Way::Helper(link) => {
+            let interface = link.terms.interface.as_deref().unwrap_or("any interface");
+            let how =
+                if link.terms.nat { "with the host's address" } else { "with its own address" };
+            writeln!(out, "  outside       by {interface} of the host, {how}")?;
+        }
     }
     for (index, rule) in network.rules.iter().enumerate() {
         writeln!(out, "  rule {:<8} {rule}", index + 1)?;
     }
-    for name in &namespace.names {
+    let names = match way {
+        Way::Rootless(namespace) => namespace.names.clone(),
+        Way::Helper(link) => names(&link.order.rules),
+    };
+    for name in names {
         writeln!(out, "  resolves      {} for rule {}", name.host, name.rule + 1)?;
     }
     writeln!(out, "  otherwise     {}", network.default)?;
-    writeln!(out, "  firewall      by {}", namespace.nft.display())?;
-    for line in namespace.rules.lines() {
-        writeln!(out, "    {}", line.replace('\t', "  "))?;
+    match way {
+        Way::Rootless(namespace) => {
+            writeln!(out, "  firewall      by {}", namespace.nft.display())?;
+            for line in namespace.rules.lines() {
+                writeln!(out, "    {}", line.replace('\t', "  "))?;
+            }
+            Ok(())
+        }
+        Way::Helper(_) => writeln!(out, "  firewall      by casemate-netd, of these rules"),
     }
-    Ok(())
 }
 
 fn port_text(out: &mut String, port: &Port) -> std::fmt::Result {
@@ -156,10 +175,10 @@ fn port_text(out: &mut String, port: &Port) -> std::fmt::Result {
     writeln!(out, "  socket        {}", port.socket.display())?;
     writeln!(out, "  control       {}", port.switch.control.display())?;
     writeln!(out, "  log           {}", port.switch.log.display())?;
-    process_text(out, &port.switch.process)
+    process_text(out, &port.switch.process, "")
 }
 
-fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
+fn process_text(out: &mut String, process: &Process, tap: &str) -> std::fmt::Result {
     writeln!(out, "\nprocess: {}", process.role.describe())?;
     writeln!(out, "  program       {}", process.program.display())?;
     for line in grouped(&process.arguments) {
@@ -186,7 +205,7 @@ fn process_text(out: &mut String, process: &Process) -> std::fmt::Result {
                 "its control socket, listening".into()
             }
             DescriptorSource::Shared { part: SharedPart::Lock } => "the lock that it holds".into(),
-            DescriptorSource::Tap => format!("the TAP device `{TAP}`"),
+            DescriptorSource::Tap => format!("the TAP device `{tap}`"),
         };
         writeln!(out, "  descriptor {}  {what}", descriptor.number)?;
     }

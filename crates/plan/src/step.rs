@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::helper::Order;
 use crate::process::Role;
 
 /// One step of a start. Carried out in order; undone in reverse order at the end of the
@@ -63,6 +64,16 @@ pub enum Step {
         /// The network.
         network: String,
     },
+    /// Ask the root helper for the link, and take the guest's TAP device from it. The connection
+    /// stays: the link is there for as long.
+    AskHelper {
+        /// Its socket.
+        socket: PathBuf,
+        /// What is asked for.
+        order: Box<Order>,
+        /// Deadline of the answer.
+        seconds: u32,
+    },
     /// Wait for the agent's Hello, set the guest up, wait until it is ready.
     AwaitGuest {
         /// Deadline from the start of the VMM.
@@ -92,6 +103,13 @@ impl Step {
             Self::Join { network } => {
                 format!("take a port of the network `{network}`, and start its switch as the first")
             }
+            Self::AskHelper { socket, order, seconds } => {
+                format!(
+                    "ask casemate-netd ({}) for link {}, at most {seconds} s, and take its TAP device",
+                    socket.display(),
+                    order.id
+                )
+            }
             Self::AwaitGuest { seconds } => {
                 format!("wait for the agent, at most {seconds} s, and set the guest up")
             }
@@ -109,6 +127,7 @@ impl Step {
             Self::OpenVolume { .. } => Some("let go of it"),
             Self::AwaitNetwork { .. } => Some("close it"),
             Self::Join { .. } => Some("leave it; the switch ends with its last port"),
+            Self::AskHelper { .. } => Some("end the connection: the helper removes the link"),
             Self::RunDirectory { .. } => Some("remove it with everything in it"),
             Self::Start { .. } => Some("kill it with its PID namespace"),
             Self::AwaitGuest { .. } => Some("ask the guest to shut down"),

@@ -9,6 +9,7 @@ use casemate_config::{
 
 use crate::facts::{HostFacts, KvmFacts, KvmNode, QemuFacts};
 use crate::jail::{Jail, Limits, Reach, VisibleFile};
+use crate::network::Way;
 use crate::process::{Channel, Descriptor, DescriptorSource, Process, Role};
 use crate::qemu::{self, Acceleration, Disk, KvmDevice, Machine, MachineModel};
 use crate::{
@@ -68,9 +69,10 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     let mut notes: Vec<String> =
         reason.iter().map(|reason| HostFacts::tcg_warning(reason)).collect();
     let network = network::network(request, facts)?;
-    if network.is_some() {
-        notes.extend(network::notes(&facts.network));
+    if let Some(network) = &network {
+        notes.extend(network::notes(network, &facts.network));
     }
+    let way = network.as_ref().map(|network| &network.way);
     let kvm = matches!(acceleration, Acceleration::Kvm(_));
     let mut boot_deadline = if kvm { BOOT_DEADLINE_KVM } else { BOOT_DEADLINE_TCG };
     if request.resume.is_some() {
@@ -98,14 +100,20 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
     steps.push(Step::Channels);
     let ports = switch::ports(request, facts)?;
     steps.extend(ports.iter().map(|port| Step::Join { network: port.network.clone() }));
-    if network.is_some() {
+    if let Some(Way::Rootless(_)) = way {
         steps.push(Step::Start { role: Role::Network });
     }
     steps.push(Step::Start { role: Role::Link });
     let servers = shares::servers(request, facts)?;
     steps.extend(servers.iter().map(|server| Step::Start { role: server.role }));
-    if network.is_some() {
-        steps.push(Step::AwaitNetwork { seconds: network::DEADLINE_SECONDS });
+    let seconds = network::DEADLINE_SECONDS;
+    match way {
+        Some(Way::Rootless(_)) => steps.push(Step::AwaitNetwork { seconds }),
+        Some(Way::Helper(link)) => {
+            let (socket, order) = (link.socket.clone(), Box::new(link.order.clone()));
+            steps.push(Step::AskHelper { socket, order, seconds });
+        }
+        None => {}
     }
     steps.push(Step::Start { role: Role::Vmm });
     steps.push(Step::AwaitGuest { seconds: boot_deadline.as_secs() as u32 });
@@ -120,7 +128,7 @@ pub fn plan(request: &Request<'_>, facts: &HostFacts) -> Result<Plan, Refusal> {
         ("the image", digest.to_string()),
     ];
     let keeper = match &network {
-        Some(network) => Some(network::keeper(request, facts, network)?),
+        Some(network) => network::keeper(request, facts, network)?,
         None => None,
     };
     Ok(Plan {

@@ -211,6 +211,10 @@ pub struct Network {
     pub default: String,
     /// The rules, in order.
     pub rules: Vec<String>,
+    /// `rootless`, or `tap`: how it is made.
+    pub way: String,
+    /// The TAP device; of the host, or of the compartment's own namespace.
+    pub device: String,
     /// Packets so far, by what decided: `rule0`, `default`, `protected`, `spoofed-mac`, ….
     pub counters: Vec<Counter>,
 }

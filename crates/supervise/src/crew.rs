@@ -3,15 +3,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use casemate_host::launch::{Ended, Launched};
 use casemate_host::linux::LinuxHost;
 use casemate_host::step::{Applied, StepError, is_effect};
+use casemate_plan::network::FromKeeper;
 use casemate_plan::process::{Channel, Role};
 use casemate_plan::switch::Port;
 use casemate_plan::{Plan, Step};
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -41,6 +43,8 @@ pub(crate) enum CrewError {
 pub(crate) struct Crew<'h> {
     host: &'h mut LinuxHost,
     launched: Applied,
+    /// The connection that keeps a link of the root helper, where there is one.
+    helper: Option<OwnedFd>,
 }
 
 /// The supervisor's ends of the channels.
@@ -61,7 +65,7 @@ pub(crate) struct Ends {
 impl<'h> Crew<'h> {
     /// Nobody yet.
     pub(crate) fn new(host: &'h mut LinuxHost) -> Self {
-        Self { host, launched: Applied::default() }
+        Self { host, launched: Applied::default(), helper: None }
     }
 
     /// Starts every process of the plan. `exits` is told the role and `launch` number of each one
@@ -103,7 +107,15 @@ impl<'h> Crew<'h> {
                 watch(launched, launch_number, *role, exits.clone()).map_err(CrewError::Ends)?;
             }
         }
-        self.ends(plan).map_err(CrewError::Ends)
+        let ends = self.ends(plan).map_err(CrewError::Ends)?;
+        if plan.steps.iter().any(|step| matches!(step, Step::AskHelper { .. }))
+            && let Some(network) = &ends.network
+        {
+            let connection = network.get_ref().try_clone().map_err(CrewError::Ends)?;
+            watch_helper(&connection, launch_number, exits.clone()).map_err(CrewError::Ends)?;
+            self.helper = Some(connection);
+        }
+        Ok(ends)
     }
 
     fn ends(&mut self, plan: &Plan) -> io::Result<Ends> {
@@ -141,6 +153,11 @@ impl<'h> Crew<'h> {
 
     /// How the process ended, in words, if it did.
     pub(crate) fn exit_of(&mut self, role: Role) -> Option<String> {
+        if role == Role::Network
+            && let Some(connection) = &self.helper
+        {
+            return Some(last_words(connection));
+        }
         let ended = self.host.running(role)?.try_wait().ok()??;
         Some(match ended {
             Ended::Exited(code) => format!("ended with code {code}"),
@@ -155,10 +172,21 @@ impl<'h> Crew<'h> {
             // One that has ended needs no signal.
             let _ = launched.kill();
         }
+        self.leave_helper();
+    }
+
+    /// Lets the link of the root helper go. Its end is reported as that of a process.
+    fn leave_helper(&self) {
+        if let Some(connection) = &self.helper {
+            // A helper that is gone needs no word.
+            let _ = shutdown(connection.as_raw_fd(), Shutdown::Both);
+        }
     }
 
     /// Undoes the launch: kills and reaps what still runs.
     pub(crate) fn stop(&mut self) {
+        self.leave_helper();
+        self.helper = None;
         for error in std::mem::take(&mut self.launched).undo(self.host) {
             tracing::warn!("{}", crate::chain(&error));
         }
@@ -194,6 +222,35 @@ fn watch(
         let _ = exits.send((launch_number, role));
     });
     Ok(())
+}
+
+/// Reports the end of the connection to the root helper as that of what keeps the network.
+fn watch_helper(
+    connection: &OwnedFd,
+    launch_number: u32,
+    exits: mpsc::UnboundedSender<(u32, Role)>,
+) -> io::Result<()> {
+    let connection = register(connection.try_clone()?, Interest::READABLE)?;
+    tokio::task::spawn_local(async move {
+        while let Ok(mut guard) = connection.readable().await {
+            if guard.ready().is_read_closed() {
+                break;
+            }
+            // An answer, which somebody else reads.
+            guard.clear_ready();
+        }
+        // Nobody listens any more when the supervisor itself ends.
+        let _ = exits.send((launch_number, Role::Network));
+    });
+    Ok(())
+}
+
+/// Why the root helper ended a link, if it said so.
+fn last_words(connection: &OwnedFd) -> String {
+    match casemate_host::network::receive(connection) {
+        Ok((FromKeeper::Failed { reason }, _)) => format!("ended: {reason}"),
+        _ => "ended: casemate-netd is gone, and the link with it".into(),
+    }
 }
 
 /// Hands a descriptor to the event loop.

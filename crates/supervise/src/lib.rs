@@ -18,7 +18,6 @@
 pub mod audit;
 pub mod broker;
 mod compositor;
-pub mod configuration;
 pub mod control;
 mod crew;
 mod disks;
@@ -36,6 +35,8 @@ mod serve;
 mod shares;
 mod switch;
 pub mod volumes;
+
+pub use casemate_host::configuration;
 
 /// An error with its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

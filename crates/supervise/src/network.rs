@@ -1,5 +1,5 @@
-//! Questions about a running compartment's link, which only the keeper of its network can answer:
-//! it alone is in the namespace. One at a time, each with a deadline.
+//! Questions about a running compartment's link, which only the keeper of its network can answer: it
+//! alone is in the namespace, or it is the root helper. One at a time, each with a deadline.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub(crate) fn serve(keeper: AsyncFd<OwnedFd>, plan: &Plan) -> Questions {
                         resolver: network.link.resolver.to_string(),
                         default: network.default.to_string(),
                         rules: network.rules.clone(),
+                        way: network.way.name().into(),
+                        device: network.way.device().into(),
                         counters,
                     };
                     // The client may have gone; nothing is lost then.
@@ -86,7 +88,8 @@ async fn counters(keeper: &AsyncFd<OwnedFd>) -> Result<Vec<Counter>, String> {
             Ok((FromKeeper::NoCounters { reason } | FromKeeper::Failed { reason }, _)) => {
                 return Err(reason);
             }
-            Ok((FromKeeper::Ready, _)) => {}
+            Ok((FromKeeper::Ready | FromKeeper::Terms { .. } | FromKeeper::Repaired { .. }, _)) => {
+            }
             Err(NetworkError::Socket(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 guard.clear_ready();
             }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use casemate_config::{
     Accel, AssignedIds, Compartment, CompartmentName, Diagnostic, EngineKind, EngineSettings,
-    FileContent, GuestInit, ImageSource, Loaded, NetworkName, Settings,
+    FileContent, GuestInit, ImageSource, Loaded, NetworkMode, NetworkName, Settings,
 };
 use casemate_host::durable;
 use casemate_host::facts::{self, Sources};
@@ -341,7 +341,7 @@ impl World {
         casemate_plan::available(compartment, engine, &self.settings().audit)?;
         let instance = self.instance(target, compartment, purpose)?;
         let (image_name, recipe) = self.image_of(compartment)?;
-        let facts = facts::gather(&Sources {
+        let mut facts = facts::gather(&Sources {
             qemu: engine.binary.as_ref().map(|program| program.as_path().to_owned()),
             ..Sources::current(&self.places)
         });
@@ -351,6 +351,9 @@ impl World {
         }
         if !compartment.networks.is_empty() {
             programs::check_switch(&facts.programs)?;
+        }
+        if compartment.host_networking && self.settings().network.mode != NetworkMode::Rootless {
+            facts.network.helper = casemate_host::network::ask_helper();
         }
         let link = self.link(compartment, purpose)?;
         let ports = self.ports(compartment, purpose)?;

@@ -12,6 +12,7 @@ use crate::settings::{
 };
 use crate::source::Origin;
 use crate::value::choice::{Accel, EngineKind, LogLevel, Machine, NetworkMode};
+use crate::value::grant::LinkGrant;
 use crate::value::net::Ipv4Cidr;
 use crate::value::size::Size;
 use crate::value::syslog::{SyslogServer, SyslogTransport};
@@ -19,7 +20,7 @@ use crate::value::syslog::{SyslogServer, SyslogTransport};
 /// Everything but compartments, images and virtual networks.
 pub(super) fn settings(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> Settings {
     Settings {
-        network: network_settings(&roots.table(&top::NETWORK)),
+        network: network_settings(&roots.table(&top::NETWORK), found),
         isolated_pci_devices: roots.texts(&top::ISOLATED_PCI_DEVICES).into_iter().collect(),
         compartments: BTreeMap::new(),
         broken: BTreeMap::new(),
@@ -32,7 +33,7 @@ pub(super) fn settings(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> Setting
     }
 }
 
-fn network_settings(view: &View<'_>) -> NetworkSettings {
+fn network_settings(view: &View<'_>, found: &mut Vec<Diagnostic>) -> NetworkSettings {
     let nat = view.table(&network::NAT);
     NetworkSettings {
         cidr: view.text(&network::CIDR).unwrap_or_else(Ipv4Cidr::links),
@@ -40,7 +41,25 @@ fn network_settings(view: &View<'_>) -> NetworkSettings {
         nat_interface: nat.text(&nat::INTERFACE),
         ipv6: view.flag(&network::IPV6),
         mode: view.text(&network::MODE).unwrap_or(NetworkMode::Auto),
+        grants: grants(view, found),
     }
+}
+
+/// Nobody grants himself anything: only the system's files count.
+fn grants(view: &View<'_>, found: &mut Vec<Diagnostic>) -> Vec<LinkGrant> {
+    let Some(entry) = view.entry(&network::GRANTS) else { return vec![] };
+    let context = view.context();
+    let source = context.source_of(&entry.node);
+    if source.is_some_and(|source| source.origin == Origin::System) {
+        return view.texts(&network::GRANTS);
+    }
+    found.push(
+        Diagnostic::error("`grants` stand in a user's own configuration")
+            .at(entry.key_span)
+            .hint("only the system's configuration, /etc/casemate, can grant links")
+            .concerning(Concern::Everything(Origin::User)),
+    );
+    vec![]
 }
 
 fn engines(roots: &View<'_>, found: &mut Vec<Diagnostic>) -> BTreeMap<EngineKind, EngineSettings> {

@@ -101,6 +101,7 @@ pub(crate) mod network {
     use crate::schema::Fallback::{Bool, Empty, Text};
     use crate::schema::{Kind, keys, text, top};
     use crate::value::choice::NetworkMode;
+    use crate::value::grant::LinkGrant;
     use crate::value::net::Ipv4Cidr;
 
     keys! {
@@ -112,6 +113,9 @@ pub(crate) mod network {
         IPV6 = "ipv6": Kind::Bool, Bool(false);
         /// How compartments reach the outside.
         MODE = "mode": Kind::Word(NetworkMode::WORDS), Text("auto");
+        /// Users who may have links through the root helper: `user=NAME` or `group=NAME`, with
+        /// `ids=A-B` and `links=N` as limits. Counts in the system's configuration only.
+        GRANTS = "grants": Kind::List(&text::<LinkGrant>()), Empty;
     }
 }
 

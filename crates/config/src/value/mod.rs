@@ -4,6 +4,7 @@ pub(crate) mod choice;
 pub(crate) mod color;
 mod css_colors;
 pub(crate) mod firewall;
+pub(crate) mod grant;
 pub(crate) mod hash;
 pub(crate) mod id;
 pub(crate) mod mac;

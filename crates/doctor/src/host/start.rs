@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use casemate_plan::facts::KvmFacts;
 use casemate_plan::hardening::Severity::{Error, Note, Warning};
+use casemate_plan::helper::HelperFacts;
 
 use super::{Check, Machine, Outcome};
 
@@ -123,6 +124,21 @@ pub(super) const CHECKS: &[Check] = &[
         mend: "install the packages passt and nftables; load the kernel module tun and let \
                everybody open /dev/net/tun",
         run: network,
+    },
+    Check {
+        id: "network-helper",
+        severity: Note,
+        title: "links to the host through casemate-netd",
+        why: "without them networks are rootless: compartments do not reach each other, and each \
+              connection costs a process of the host some work",
+        mend: "install and start casemate-netd.socket, and grant links to users in \
+               /etc/casemate/casemate.toml: [network] grants = [\"user=NAME\"]",
+        run: |machine| match &machine.facts.network.helper {
+            HelperFacts::Ready { .. } => Outcome::Good,
+            // Nobody has to have it.
+            HelperFacts::Absent => Outcome::Nothing,
+            HelperFacts::Refuses { reason } => Outcome::Found(format!("it says: {reason}")),
+        },
     },
     Check {
         id: "resolver",

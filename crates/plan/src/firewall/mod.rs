@@ -12,6 +12,7 @@
 //! so no rule can say more than it says.
 
 mod decide;
+mod host;
 mod render;
 pub mod reserved;
 
@@ -22,6 +23,7 @@ use casemate_config::{Destination, FirewallAction, FirewallRule, MacAddr, Traffi
 use serde::Serialize;
 
 pub use decide::{By, Decision, Packet, Payload, Surroundings};
+pub use host::{OnHost, PREFIX, device, guard, removal};
 
 /// The guest's interface on the host's side: a TAP device.
 pub const TAP: &str = "vm0";

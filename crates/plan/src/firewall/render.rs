@@ -19,11 +19,11 @@ use super::{Firewall, Link, OUTSIDE, TABLE, TAP, counter_of, counts_inside, rese
 
 /// Ports that connections leave by: what Linux itself gives to clients (ip(7),
 /// `ip_local_port_range`).
-const PORTS: &str = "32768-60999";
+pub(super) const PORTS: &str = "32768-60999";
 
 /// Where a rule is looked at.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+pub(super) enum Place {
     Outside,
     Protected,
 }
@@ -33,24 +33,25 @@ impl Firewall<'_> {
     pub fn render(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = self.netdev(&mut out).and_then(|()| self.inet(&mut out));
+        let _ = self.netdev(&mut out, TABLE, TAP).and_then(|()| self.inet(&mut out));
         out
     }
 
     /// What comes from the guest is from the guest.
-    fn netdev(&self, out: &mut String) -> fmt::Result {
-        let Link { mac, guest, v6, .. } = self.link;
-        anew(out, "netdev")?;
+    pub(super) fn netdev(&self, out: &mut String, table: &str, tap: &str) -> fmt::Result {
+        let Link { mac, guest, host, v6, .. } = self.link;
+        anew(out, "netdev", table)?;
         for counter in ["spoofed-mac", "spoofed-arp", "spoofed-address", "other-protocol"] {
             writeln!(out, "\tcounter {counter} {{ }}")?;
         }
         writeln!(out, "\tchain ingress {{")?;
-        writeln!(out, "\t\ttype filter hook ingress device \"{TAP}\" priority 0; policy drop;")?;
+        writeln!(out, "\t\ttype filter hook ingress device \"{tap}\" priority 0; policy drop;")?;
         writeln!(out, "\t\tether saddr != {mac} counter name \"spoofed-mac\" drop")?;
         writeln!(
             out,
             "\t\tether type arp arp htype 1 arp ptype 0x0800 arp hlen 6 arp plen 4 \
-             arp operation {{ request, reply }} arp saddr ether {mac} arp saddr ip {guest} accept"
+             arp operation {{ request, reply }} arp saddr ether {mac} arp saddr ip {guest} \
+             arp daddr ip {{ {guest}, {host} }} accept"
         )?;
         writeln!(out, "\t\tether type arp counter name \"spoofed-arp\" drop")?;
         let sources = match self.link.behind.is_empty() {
@@ -83,32 +84,13 @@ impl Firewall<'_> {
     }
 
     fn inet(&self, out: &mut String) -> fmt::Result {
-        anew(out, "inet")?;
-        let counters = ["established", "replies", "default", "protected", "to-link", "invalid"];
-        for counter in counters.map(String::from).into_iter().chain(self.counters()) {
-            writeln!(out, "\tcounter {counter} {{ }}")?;
-        }
-        let links = self.link.links;
-        let v4 = reserved::V4.iter().chain([&links]).map(ToString::to_string);
-        set(out, "reserved4", 4, &v4.collect::<Vec<_>>().join(", "))?;
-        set(out, "host4", 4, "")?;
-        let v6 = reserved::V6.iter().map(ToString::to_string);
-        set(out, "reserved6", 6, &v6.collect::<Vec<_>>().join(", "))?;
-        set(out, "host6", 6, "")?;
-        for index in self.named() {
-            set(out, &set_of(index, 4), 4, "")?;
-            set(out, &set_of(index, 6), 6, "")?;
-        }
+        anew(out, "inet", TABLE)?;
+        self.counters_and_sets(out, &[])?;
 
         writeln!(out, "\tchain outside {{")?;
         writeln!(out, "\t\tct state established,related counter name \"established\" accept")?;
         writeln!(out, "\t\tct state invalid counter name \"invalid\" drop")?;
-        self.rules(out, Place::Outside)?;
-        writeln!(out, "\t\tcounter name \"default\" {}\n\t}}", self.default)?;
-
-        writeln!(out, "\tchain protected {{")?;
-        self.rules(out, Place::Protected)?;
-        writeln!(out, "\t\tcounter name \"protected\" drop\n\t}}")?;
+        self.decision(out)?;
 
         let resolver = self.link.resolver;
         writeln!(out, "\tchain from-guest {{")?;
@@ -156,6 +138,37 @@ impl Firewall<'_> {
             writeln!(out, "\t\toifname \"{OUTSIDE}\" masquerade\n\t}}")?;
         }
         writeln!(out, "}}")
+    }
+
+    /// What the chains name; `more` are counters of the place.
+    pub(super) fn counters_and_sets(&self, out: &mut String, more: &[&str]) -> fmt::Result {
+        let counters = ["established", "replies", "default", "protected", "to-link", "invalid"];
+        let counters = counters.iter().chain(more).map(ToString::to_string);
+        for counter in counters.chain(self.counters()) {
+            writeln!(out, "\tcounter {counter} {{ }}")?;
+        }
+        let links = self.link.links;
+        let v4 = reserved::V4.iter().chain([&links]).map(ToString::to_string);
+        set(out, "reserved4", 4, &v4.collect::<Vec<_>>().join(", "))?;
+        set(out, "host4", 4, "")?;
+        let v6 = reserved::V6.iter().map(ToString::to_string);
+        set(out, "reserved6", 6, &v6.collect::<Vec<_>>().join(", "))?;
+        set(out, "host6", 6, "")?;
+        for index in self.named() {
+            set(out, &set_of(index, 4), 4, "")?;
+            set(out, &set_of(index, 6), 6, "")?;
+        }
+        Ok(())
+    }
+
+    /// The end of the chain `outside`, and the chain `protected`.
+    pub(super) fn decision(&self, out: &mut String) -> fmt::Result {
+        self.rules(out, Place::Outside)?;
+        writeln!(out, "\t\tcounter name \"default\" {}\n\t}}", self.default)?;
+
+        writeln!(out, "\tchain protected {{")?;
+        self.rules(out, Place::Protected)?;
+        writeln!(out, "\t\tcounter name \"protected\" drop\n\t}}")
     }
 
     fn counters(&self) -> impl Iterator<Item = String> {
@@ -223,12 +236,12 @@ impl Firewall<'_> {
 }
 
 /// Begins a table that replaces one of its name, whether there is one or not.
-fn anew(out: &mut String, family: &str) -> fmt::Result {
-    writeln!(out, "table {family} {TABLE}\ndelete table {family} {TABLE}")?;
-    writeln!(out, "table {family} {TABLE} {{")
+pub(super) fn anew(out: &mut String, family: &str, table: &str) -> fmt::Result {
+    writeln!(out, "table {family} {table}\ndelete table {family} {table}")?;
+    writeln!(out, "table {family} {table} {{")
 }
 
-fn set(out: &mut String, name: &str, family: u8, elements: &str) -> fmt::Result {
+pub(super) fn set(out: &mut String, name: &str, family: u8, elements: &str) -> fmt::Result {
     write!(out, "\tset {name} {{ type ipv{family}_addr; flags interval; auto-merge;")?;
     if !elements.is_empty() {
         write!(out, " elements = {{ {elements} }};")?;

@@ -4,11 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::places::{Environment, Places};
 use casemate_config::{Format, Loaded, Origin, Source};
-use casemate_host::places::{Environment, Places};
 
 /// Largest configuration file that is read, in bytes.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// Where the system's configuration is.
+const SYSTEM: &str = "/etc/casemate";
 
 /// Why the configuration could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +54,7 @@ pub fn load(
             }
         }
         None => {
-            let system = read_place(Path::new("/etc/casemate"), Origin::System, &mut sources);
+            let system = read_place(Path::new(SYSTEM), Origin::System, &mut sources);
             match system {
                 // What root keeps to himself is not for other users.
                 Err(ConfigurationError::Read { source, .. })
@@ -67,6 +70,26 @@ pub fn load(
     }
     let environment =
         casemate_config::Environment { home: environment.home.clone(), user: user.to_owned() };
+    Ok(casemate_config::load(&sources, &environment))
+}
+
+/// Reads the system's configuration, without that of any user: what a program of the system goes by.
+/// `named` is a file or folder in its place.
+///
+/// # Errors
+/// As for [`load`].
+pub fn system(named: Option<&Path>) -> Result<Loaded, ConfigurationError> {
+    let mut sources = Vec::new();
+    match named {
+        Some(path) if path.is_dir() => read_folder(path, Origin::System, &mut sources)?,
+        Some(path) => {
+            if !read_file(path, Origin::System, &mut sources)? {
+                return Err(ConfigurationError::Missing(path.into()));
+            }
+        }
+        None => read_place(Path::new(SYSTEM), Origin::System, &mut sources)?,
+    }
+    let environment = casemate_config::Environment { home: None, user: "root".into() };
     Ok(casemate_config::load(&sources, &environment))
 }
 
