@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The lock is handed to the switch, which has it for as long as it lives: there is never a second one.
-//! What a switch answers is casemate's own words; no guest's byte comes this way.
+//! What a switch answers is casemate's own words, unless a guest has taken it over: answers have a limit,
+//! and texts in them are made [`plain`].
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, IoSlice};
@@ -144,10 +145,18 @@ impl Control {
         let answer: Value =
             serde_json::from_slice(&answer[..length]).map_err(|_| SwitchError::Malformed)?;
         match answer.get("error").and_then(Value::as_str) {
-            Some(reason) => Err(SwitchError::Refused(reason.to_owned())),
+            Some(reason) => Err(SwitchError::Refused(plain(reason))),
             None => Ok(answer),
         }
     }
+}
+
+/// Longest text of a switch that is shown.
+const LONGEST_TEXT: usize = 256;
+
+/// A switch that a guest has taken over may say anything: nothing of it moves a terminal's cursor.
+pub fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect()
 }
 
 fn lost(error: Errno) -> SwitchError {
