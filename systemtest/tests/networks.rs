@@ -152,6 +152,7 @@ fn clients_talk_to_their_router_only_and_forged_frames_are_dropped_and_counted()
     assert_eq!(shown.text(), format!("{}: not running", world.network()));
     world.casemate(["start", world.name(), world.named("other")]).done().ok();
     let [main, other, router] = ["main", "other", "router"].map(|label| address(&world, label));
+    let running = switch(&world).expect("it runs");
     assert!(router.ends_with(".1"), "{router}");
     for (from, to, expected) in
         [("main", &router, 3), ("other", &router, 3), ("main", &other, 0), ("router", &other, 3)]
@@ -194,6 +195,17 @@ fn clients_talk_to_their_router_only_and_forged_frames_are_dropped_and_counted()
     let refused = world.casemate(["net", "capture", world.name(), file]).done().exits(1);
     refused.says("recording frames is not allowed").says("capture = true in [switch]");
     assert!(!world.path("frames.pcap").exists());
+
+    // The last one puts out the light.
+    for label in ["router", "main", "other"] {
+        assert!(running.runs());
+        world.casemate(["stop", world.named(label)]).done().ok();
+    }
+    until("the end of the switch", SHORT, || (!running.runs()).then_some(()));
+    for file in ["sock", "lock"] {
+        let path = world.runtime().join(format!(".networks/{}.{file}", world.network()));
+        assert!(!path.exists(), "{}", path.display());
+    }
 }
 
 #[test]
