@@ -42,6 +42,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long a switch may take to end.
 const LEAVING: Duration = Duration::from_millis(200);
 
+/// How a switch refuses a port whose Ethernet address another has.
+const TAKEN: &str = "its MAC address is taken";
+
 /// Until a port is free whose last holder has gone.
 const HANDOVER: Duration = Duration::from_secs(1);
 
@@ -88,6 +91,11 @@ pub enum SwitchError {
          {PATIENCE_SECONDS} s without listening"
     )]
     Silent(String),
+    /// Another disposable is there.
+    #[error(
+        "the compartment's address there is taken: one of its disposables can be in a network at a time"
+    )]
+    Taken,
     /// It answers that it will not.
     #[error("the switch refuses: {0}")]
     Refused(String),
@@ -217,6 +225,9 @@ pub fn join(port: &Port, jail_program: &Path) -> Result<OwnedFd, SwitchError> {
             // Whoever had it before us may have gone a moment ago.
             Some(Err(SwitchError::Refused(reason)))
                 if reason.ends_with("taken") && begin.elapsed() < HANDOVER => {}
+            Some(Err(SwitchError::Refused(reason))) if reason.ends_with(TAKEN) => {
+                return Err(SwitchError::Taken);
+            }
             Some(Err(error)) => return Err(error),
         }
         if begin.elapsed().as_secs() >= PATIENCE_SECONDS.into() {
