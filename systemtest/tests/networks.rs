@@ -62,19 +62,32 @@ fn supervisor(world: &World, label: &str) -> i32 {
     status["supervisorPid"].as_i64().expect("it runs") as i32
 }
 
+/// The example of a router and two clients, under names of this test's own.
+fn example(test: &'static str) -> World {
+    let labels = ["router", "banking", "shopping"];
+    let world = World::with(test, &labels.map(|label| (label, "")));
+    let mut text = include_str!("../../examples/networks.toml").to_owned();
+    text = text.replace("internal", &world.network());
+    for label in labels {
+        let own = format!("[compartment.{}]\nmemory = 256", world.named(label));
+        text = text.replace(&format!("[compartment.{label}]"), &own);
+    }
+    world.configure(&text);
+    world
+}
+
 #[test]
 fn clients_reach_the_outside_by_way_of_their_router_and_neither_each_other_nor_the_host() {
     let Some(mut lab) = Lab::new(here!()) else { return };
-    let router = format!("host-networking = true\n{ROUTER}");
-    let all = [("main", router.as_str()), ("banking", CLIENT), ("shopping", CLIENT)];
-    let world = World::with(here!(), &all);
+    let world = example(here!());
     lab.enter();
     lab.greet(Side::Outside, OUTSIDE, 80, "outside");
     lab.greet(Side::Host, "0.0.0.0", 81, "host");
     lab.answer_names(OUTSIDE.parse().expect("an address"));
     let names = ["banking", "shopping"].map(|label| world.named(label));
     world.casemate(["start"].into_iter().chain(names)).done().ok();
-    assert_eq!(world.state(world.name()), "running", "the router is started before its clients");
+    let router = world.named("router");
+    assert_eq!(world.state(router), "running", "it is started before its clients");
 
     let greeting = |host: &str, port: u16| {
         let line = format!("timeout 5 bash -c 'exec 3<>/dev/tcp/{host}/{port} && head -n 1 <&3'");
@@ -82,6 +95,8 @@ fn clients_reach_the_outside_by_way_of_their_router_and_neither_each_other_nor_t
     };
     let fetched = greeting("some.example", 80);
     assert_eq!(fetched, format!("outside {HOST}"), "by a name, as the host's own");
+    lab.greet(Side::Outside, OUTSIDE, 25, "mail");
+    assert_eq!(greeting(OUTSIDE, 25), "", "the router's rule");
     for host in [HOST, OTHER, "172.16.200.2", "0.0.0.0", NAME_SERVER, "169.254.1.1"] {
         assert_eq!(greeting(host, 81), "", "{host}");
     }
@@ -91,11 +106,11 @@ fn clients_reach_the_outside_by_way_of_their_router_and_neither_each_other_nor_t
     assert!(set_up.contains("nameserver 169.254.1.1"), "{set_up}");
     assert!(set_up.contains("default via 10.88."), "{set_up}");
     assert!(!set_up.contains("inet6"), "{set_up}");
-    assert_eq!(answers(&world, "banking", &address(&world, "main"), 3), 3);
+    assert_eq!(answers(&world, "banking", &address(&world, "router"), 3), 3);
     assert_eq!(answers(&world, "banking", &address(&world, "shopping"), 3), 0);
 
     // The router's own rules are those of its clients.
-    let counted = world.casemate(["net", "show", world.name(), "--json"]).done().ok().json();
+    let counted = world.casemate(["net", "show", router, "--json"]).done().ok().json();
     let counters = counted[0]["link"]["counters"].as_array().expect("counters").clone();
     let protected = counters.iter().find(|one| one["name"] == "protected").expect("one");
     assert!(protected["packets"].as_u64().is_some_and(|count| count > 0), "{protected}");
@@ -137,6 +152,7 @@ fn clients_talk_to_their_router_only_and_forged_frames_are_dropped_and_counted()
     assert_eq!(shown.text(), format!("{}: not running", world.network()));
     world.casemate(["start", world.name(), world.named("other")]).done().ok();
     let [main, other, router] = ["main", "other", "router"].map(|label| address(&world, label));
+    let running = switch(&world).expect("it runs");
     assert!(router.ends_with(".1"), "{router}");
     for (from, to, expected) in
         [("main", &router, 3), ("other", &router, 3), ("main", &other, 0), ("router", &other, 3)]
@@ -179,6 +195,17 @@ fn clients_talk_to_their_router_only_and_forged_frames_are_dropped_and_counted()
     let refused = world.casemate(["net", "capture", world.name(), file]).done().exits(1);
     refused.says("recording frames is not allowed").says("capture = true in [switch]");
     assert!(!world.path("frames.pcap").exists());
+
+    // The last one puts out the light.
+    for label in ["router", "main", "other"] {
+        assert!(running.runs());
+        world.casemate(["stop", world.named(label)]).done().ok();
+    }
+    until("the end of the switch", SHORT, || (!running.runs()).then_some(()));
+    for file in ["sock", "lock"] {
+        let path = world.runtime().join(format!(".networks/{}.{file}", world.network()));
+        assert!(!path.exists(), "{}", path.display());
+    }
 }
 
 #[test]

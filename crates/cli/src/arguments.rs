@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Decide a call of a guest; started by its supervisor.
     #[command(hide = true)]
     Broker(Broker),
-    /// Say what compartments reach by their links to the host.
+    /// Say what compartments reach by their links to the host and in networks.
     #[command(subcommand)]
     Net(Net),
     /// Find out whether configuration, policy, programs and images are as they were recorded.
@@ -586,7 +586,7 @@ pub(crate) enum GraphFormat {
     Json,
 }
 
-/// What to say about links to the host.
+/// What to say about links to the host and networks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Net {
     /// Show what each compartment reaches, and how many packets met which rule.

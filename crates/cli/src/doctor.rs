@@ -134,7 +134,12 @@ fn of_machine(world: &World) -> Machine {
         vulnerabilities: machine::vulnerabilities(),
         swaps: machine::swaps(),
         space,
-        programs: programs::check(&facts.programs).map_err(|error| sentence(&error)),
+        programs: programs::check(&facts.programs)
+            .and_then(|()| match world.settings().networks.is_empty() {
+                true => Ok(()),
+                false => programs::check_switch(&facts.programs),
+            })
+            .map_err(|error| sentence(&error)),
         missing_allocators: machine::missing_allocators(&facts.programs),
         configuration: diagnostics.map(|one| one.message.clone()).collect(),
         damaged_images: damaged_images(world),

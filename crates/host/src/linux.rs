@@ -92,10 +92,9 @@ impl LinuxHost {
     }
 
     fn join(&mut self, network: &str) -> Result<(), StepError> {
-        let failed = |source| StepError::Join { network: network.into(), source };
         let port = self.ports.iter().find(|port| port.network == network);
         let port = port.ok_or_else(|| LaunchError::NotPlanned(format!("a port of `{network}`")))?;
-        let connection = switch::join(port, &self.jail_program).map_err(failed)?;
+        let connection = switch::join(port, &self.jail_program)?;
         self.joined.insert(network.into(), connection);
         Ok(())
     }

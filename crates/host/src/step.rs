@@ -53,14 +53,8 @@ pub enum StepError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// A port of a network.
-    #[error("could not take a port of the network `{network}`")]
-    Join {
-        /// The network.
-        network: String,
-        /// Why not.
-        #[source]
-        source: SwitchError,
-    },
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
     /// The fake host was told to fail here.
     #[error("could not {0}: failed on purpose")]
     OnPurpose(String),

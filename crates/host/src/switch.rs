@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The lock is handed to the switch, which has it for as long as it lives: there is never a second one.
-//! What a switch answers is casemate's own words; no guest's byte comes this way.
+//! What a switch answers is casemate's own words, unless a guest has taken it over: answers have a limit,
+//! and texts in them are made [`plain`].
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, IoSlice};
@@ -37,6 +38,15 @@ const LONGEST_ANSWER: usize = 256 * 1024;
 
 /// Until it is looked again whether somebody else has started it.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a switch may take to end.
+const LEAVING: Duration = Duration::from_millis(200);
+
+/// How a switch refuses a port whose Ethernet address another has.
+const TAKEN: &str = "its MAC address is taken";
+
+/// Until a port is free whose last holder has gone.
+const HANDOVER: Duration = Duration::from_secs(1);
 
 /// Times that one is started which ends at once.
 const STARTS: u32 = 3;
@@ -81,6 +91,11 @@ pub enum SwitchError {
          {PATIENCE_SECONDS} s without listening"
     )]
     Silent(String),
+    /// Another disposable is there.
+    #[error(
+        "the compartment's address there is taken: one of its disposables can be in a network at a time"
+    )]
+    Taken,
     /// It answers that it will not.
     #[error("the switch refuses: {0}")]
     Refused(String),
@@ -144,10 +159,18 @@ impl Control {
         let answer: Value =
             serde_json::from_slice(&answer[..length]).map_err(|_| SwitchError::Malformed)?;
         match answer.get("error").and_then(Value::as_str) {
-            Some(reason) => Err(SwitchError::Refused(reason.to_owned())),
+            Some(reason) => Err(SwitchError::Refused(plain(reason))),
             None => Ok(answer),
         }
     }
+}
+
+/// Longest text of a switch that is shown.
+const LONGEST_TEXT: usize = 256;
+
+/// A switch that a guest has taken over may say anything: nothing of it moves a terminal's cursor.
+pub fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect()
 }
 
 fn lost(error: Errno) -> SwitchError {
@@ -171,7 +194,7 @@ pub fn join(port: &Port, jail_program: &Path) -> Result<OwnedFd, SwitchError> {
         "not-from": port.not_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "held": true,
     }});
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS.into());
+    let begin = Instant::now();
     let mut starts = 0;
     loop {
         let connection = match Control::connect(&port.switch.control)? {
@@ -199,13 +222,42 @@ pub fn join(port: &Port, jail_program: &Path) -> Result<OwnedFd, SwitchError> {
             Some(Ok(socket)) => return Ok(socket),
             // It was about to end.
             Some(Err(SwitchError::Gone)) | None => {}
+            // Whoever had it before us may have gone a moment ago.
+            Some(Err(SwitchError::Refused(reason)))
+                if reason.ends_with("taken") && begin.elapsed() < HANDOVER => {}
+            Some(Err(SwitchError::Refused(reason))) if reason.ends_with(TAKEN) => {
+                return Err(SwitchError::Taken);
+            }
             Some(Err(error)) => return Err(error),
         }
-        if Instant::now() >= deadline {
+        if begin.elapsed().as_secs() >= PATIENCE_SECONDS.into() {
             return Err(SwitchError::Silent(port.network.clone()));
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Removes what the switch of a network has left, if it has ended, or does so just now. For whoever has
+/// given up the last port; nothing is lost when it stays.
+pub fn tidy(switch: &Switch) {
+    let begin = Instant::now();
+    while begin.elapsed() < LEAVING {
+        match Lock::take(&switch.lock) {
+            Ok(Taking::Ours(lock)) => {
+                let _ = remove(&switch.control).and_then(|()| remove(&switch.lock));
+                return drop(lock);
+            }
+            Ok(Taking::Theirs(_)) if !has_ports(switch) => std::thread::sleep(PAUSE),
+            _ => return,
+        }
+    }
+}
+
+/// Somebody has a port of it; who has just gone may count for a moment.
+fn has_ports(switch: &Switch) -> bool {
+    let Ok(Some(control)) = Control::connect(&switch.control) else { return false };
+    let stats = control.ask(&json!({ "stats": {} }), None);
+    stats.is_ok_and(|stats| stats["ports"].as_array().is_some_and(|ports| !ports.is_empty()))
 }
 
 /// Listens for the VMM, which is another user, in a folder that it sees alone.

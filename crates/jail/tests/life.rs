@@ -106,6 +106,28 @@ fn end_of_the_launcher_ends_everything() {
 }
 
 #[test]
+fn detached_program_outlives_its_launcher_and_not_its_monitor() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let process = fixture.probe(&["sleep"]);
+        let jail = fixture.path("casemate-jail");
+        let script = format!("{} --spec {SPEC} --detached & wait", jail.display());
+        let mut shell = fixture.command_of("/bin/sh".as_ref(), &process, Vec::new());
+        let mut launcher = shell.args(["-c", &script]).spawn().expect("started");
+        let mut line = String::new();
+        let stdout = launcher.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let below = descendants(launcher.id());
+        assert_eq!(below.len(), 3, "monitor, init, program");
+        launcher.kill().and_then(|()| launcher.wait()).expect("killed");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(below.iter().all(|&one| kill(pid(one), None).is_ok()), "{below:?}");
+        kill(pid(below[0]), Signal::SIGKILL).expect("it runs");
+        assert!(all_end(&below), "something of {below:?} lives on");
+    }
+}
+
+#[test]
 fn termination_is_handed_on() {
     for caller in callers() {
         let fixture = Fixture::new(caller);

@@ -101,7 +101,9 @@ impl Step {
                 format!("start `{router}`, the router of `{network}`, unless it runs")
             }
             Self::Join { network } => {
-                format!("take a port of the network `{network}`, and start its switch as the first")
+                format!(
+                    "take a port of the network `{network}` (who takes the first starts its switch)"
+                )
             }
             Self::AskHelper { socket, order, seconds } => {
                 format!(

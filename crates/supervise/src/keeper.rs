@@ -19,6 +19,7 @@ use casemate_host::step::{Applied, StepError};
 use casemate_host::{durable, kvm, sockets};
 use casemate_image::Image;
 use casemate_plan::Step;
+use casemate_plan::switch::Switch;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Audit};
@@ -178,6 +179,10 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
     }
     // Volumes are taken under the claim, so that of two starts only one asks for them.
     let prepared = world.prepare(&start.target, Purpose::Start, &start.passphrases);
+    let switches: Vec<Switch> = match &prepared {
+        Ok(prepared) => prepared.plan.ports.iter().map(|port| port.switch.clone()).collect(),
+        Err(_) => vec![],
+    };
     let result = prepared
         .map_err(Trouble::from)
         .and_then(|prepared| serve(&world, start, activated, prepared, &mut host));
@@ -188,6 +193,7 @@ fn keep_claimed(start: &Start, activated: Option<OwnedFd>) -> Result<ExitCode, T
     for error in applied.undo(&mut host) {
         complain(&chain(&error));
     }
+    switches.iter().for_each(casemate_host::switch::tidy);
     Ok(match result? {
         Outcome::Stopped { .. } => ExitCode::SUCCESS,
         Outcome::Failed { .. } => ExitCode::FAILURE,

@@ -2,13 +2,15 @@
 //! ends, whichever supervisor sees that first starts it again. The VMM connects to its socket anew by
 //! itself, and the guest notices nothing but a pause.
 
-use std::os::fd::OwnedFd;
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
 use casemate_host::switch::join;
 use casemate_plan::switch::Port;
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
@@ -17,11 +19,22 @@ use crate::crew::register;
 
 /// The ports, each with the task that looks after it. They are given up when this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Ports(Vec<JoinHandle<()>>);
+pub(crate) struct Ports(Vec<(JoinHandle<()>, Held)>);
+
+/// A copy of the connection that keeps a port.
+type Held = Rc<RefCell<Option<OwnedFd>>>;
 
 impl Drop for Ports {
+    /// At once: the next launch may follow, and needs the same ports. The task has its end of the
+    /// connection until it is its turn.
     fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
+        for (task, held) in &self.0 {
+            task.abort();
+            if let Some(connection) = held.borrow_mut().take() {
+                // A switch that has gone needs no word.
+                let _ = shutdown(connection.as_raw_fd(), Shutdown::Both);
+            }
+        }
     }
 }
 
@@ -32,23 +45,33 @@ pub(crate) fn keep(
     lost: impl Fn(&Port, String) + 'static,
 ) -> Ports {
     let lost = Rc::new(lost);
-    let task = |(port, connection)| {
+    let task = |(port, connection): (Port, AsyncFd<OwnedFd>)| {
         let (lost, jail_program) = (Rc::clone(&lost), jail_program.to_owned());
-        tokio::task::spawn_local(async move {
-            let reason = keep_one(&port, connection, jail_program).await;
+        let held = Held::default();
+        *held.borrow_mut() = connection.get_ref().try_clone().ok();
+        let kept = Rc::clone(&held);
+        let task = tokio::task::spawn_local(async move {
+            let reason = keep_one(&port, connection, jail_program, &kept).await;
             lost(&port, reason);
-        })
+        });
+        (task, held)
     };
     Ports(ports.into_iter().map(task).collect())
 }
 
 /// Until it cannot be had again; returns why.
-async fn keep_one(port: &Port, mut connection: AsyncFd<OwnedFd>, jail: PathBuf) -> String {
+async fn keep_one(
+    port: &Port,
+    mut connection: AsyncFd<OwnedFd>,
+    jail: PathBuf,
+    held: &Held,
+) -> String {
     let network = &port.network;
     loop {
         // The switch says nothing of itself: this is its end.
         let _ = connection.readable().await;
         drop(connection);
+        *held.borrow_mut() = None;
         tracing::warn!("the switch of the network `{network}` has ended");
         let began = Instant::now();
         let (wanted, jail_program) = (port.clone(), jail.clone());
@@ -61,7 +84,11 @@ async fn keep_one(port: &Port, mut connection: AsyncFd<OwnedFd>, jail: PathBuf) 
             Err(error) => Err(error.to_string()),
         };
         match joined {
-            Ok(joined) => connection = joined,
+            Ok(joined) => {
+                connection = joined;
+                // Without a copy it is given up a moment later.
+                *held.borrow_mut() = connection.get_ref().try_clone().ok();
+            }
             Err(reason) => return reason,
         }
         let taken = began.elapsed().as_millis();

@@ -194,6 +194,38 @@ fn held_ports_go_with_whoever_added_them_and_the_switch_with_its_last_client() {
 }
 
 #[test]
+fn held_ports_that_go_in_the_middle_of_a_flood_cost_others_nothing() {
+    let (mut net, _supervisor, folder) = controlled(1, &[]);
+    let (mut router, mut client) = (net.guest(0), net.guest(1));
+    for round in 0..20 {
+        let holder = Supervisor::new(&folder.path().join("control"));
+        let path = net.socket(2);
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let port = json!({
+            "name": "hostile", "role": "client", "mac": mac(2).to_string(), "ip": [], "held": true,
+        });
+        let answer = holder.ask_with(&json!({ "add": port }), Some(listener.as_fd()));
+        assert_eq!(answer, json!({ "ok": {} }));
+        drop(listener);
+        let mut hostile = net.guest(2);
+        // Forged and honest frames, and rings that break.
+        for number in 0..8 {
+            let from = if number % 2 == 0 { mac(1) } else { mac(2) };
+            hostile.send(&frames::plain(router.mac, from, 60));
+        }
+        if round % 3 == 0 {
+            hostile.sending.descriptor(&hostile.memory, 0, GUEST - 1, 60, (0, 0));
+            hostile.sending.offer(&hostile.memory, 0);
+        }
+        hostile.push();
+        drop(holder);
+        net.works(&mut router, &mut client);
+        assert!(hostile.is_sent_away());
+    }
+}
+
+#[test]
 fn a_probe_tells_how_long_a_guest_takes() {
     let (net, supervisor, _folder) = controlled(1, &[]);
     let mut client = net.guest(1);

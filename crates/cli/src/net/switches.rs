@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use casemate_config::{Compartment, NetworkName};
-use casemate_host::switch::{Control, SwitchError};
+use casemate_host::switch::{Control, SwitchError, plain};
 use casemate_plan::switch::{control, switches};
 use casemate_supervise::prepare::World;
 use nix::errno::Errno;
@@ -170,7 +170,15 @@ fn ports(switch: &Control, network: &str) -> Result<Vec<Port>, Problem> {
     let answer = answer.map_err(|error| no_answer(network, &error))?;
     let stats: Stats =
         serde_json::from_value(answer).map_err(|_| no_answer(network, &SwitchError::Malformed))?;
-    Ok(stats.ports)
+    let cleaned = |port: Port| Port {
+        name: plain(&port.name),
+        role: plain(&port.role),
+        mac: plain(&port.mac),
+        ip: port.ip.iter().map(|address| plain(address)).collect(),
+        drops: port.drops.iter().map(|(reason, count)| (plain(reason), *count)).collect(),
+        ..port
+    };
+    Ok(stats.ports.into_iter().map(cleaned).collect())
 }
 
 /// A port as its switch sees it; none when nobody has it.
