@@ -23,15 +23,16 @@ use crate::forwarding::Forwarding;
 use crate::grants::Allowed;
 use crate::link::Link;
 
-/// Connections in all, and of one user other than root. Each may be a link.
+/// Connections in all, and those without a link of one user other than root.
 const CLIENTS: usize = 700;
 const CLIENTS_OF_ONE: usize = 64;
 
 /// How long a connection may be there without a link.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Requests of one user other than root, and in what time: a link needs two, `net show` one.
-const REQUESTS: u32 = 100;
+/// Work for one user other than root, and in what time: a link costs 5 and some 100 ms, anything else 1.
+const WORK: u32 = 100;
+const OF_LINK: u32 = 5;
 const IN_TIME: Duration = Duration::from_secs(10);
 
 /// Without connections for so long it ends, where systemd starts it again at the next.
@@ -50,7 +51,7 @@ pub(crate) struct Helper {
     clients: BTreeMap<u64, Client>,
     /// By id.
     links: BTreeMap<u32, Link>,
-    /// Requests of each user since a time.
+    /// Work for each user since a time.
     asked: HashMap<Uid, (Instant, u32)>,
     next: u64,
     last: Instant,
@@ -194,7 +195,9 @@ impl Helper {
 
     fn connection(&mut self) {
         let Some(client) = Client::accept(&self.listener) else { return };
-        let of_same = self.clients.values().filter(|other| other.uid == client.uid).count();
+        // How many links he may have is for his grant to say.
+        let same = |other: &&Client| other.uid == client.uid && other.link.is_none();
+        let of_same = self.clients.values().filter(same).count();
         if self.clients.len() >= CLIENTS || (!client.uid.is_root() && of_same >= CLIENTS_OF_ONE) {
             let reason = "there are too many connections to casemate-netd".into();
             client.say(&FromKeeper::Failed { reason }, None);
@@ -244,16 +247,17 @@ impl Helper {
     ) -> Result<(FromKeeper, Option<OwnedFd>), String> {
         let client = self.clients.get(&number).ok_or("there is no such connection")?;
         let (uid, link) = (client.uid, client.link);
-        let (since, count) = self.asked.entry(uid).or_insert((Instant::now(), 0));
+        let request = decode(bytes).map_err(|error| sentence(&error));
+        let (since, work) = self.asked.entry(uid).or_insert((Instant::now(), 0));
         if since.elapsed() >= IN_TIME {
-            (*since, *count) = (Instant::now(), 0);
+            (*since, *work) = (Instant::now(), 0);
         }
-        *count += 1;
-        let often = *count > REQUESTS && !uid.is_root();
+        *work += if matches!(request, Ok(ToHelper::Link(_))) { OF_LINK } else { 1 };
+        let often = *work > WORK && !uid.is_root();
         if often && link.is_none() {
             return Err("too many requests; try again in some seconds".into());
         }
-        match decode(bytes).map_err(|error| sentence(&error))? {
+        match request? {
             ToHelper::Terms => {
                 let allowed = Allowed::of(uid, self.arguments.config.as_deref())?;
                 Ok((FromKeeper::Terms { terms: allowed.terms() }, None))

@@ -1,7 +1,8 @@
 //! The firewall's text and its answers say the same: packets of a guest are put through the kernel's
 //! nft, in a namespace of the test's own, and through `Firewall::decide`.
 //!
-//! The test is the guest and the outside: it holds both TAP devices, `vm0` and `out0`.
+//! The test is the guest and the outside: it holds both TAP devices, `vm0` (or `cmtap7`, where the text
+//! is that of the root helper) and `out0`.
 
 // UNSAFETY: the ioctl that makes a TAP device has no safe wrapper.
 #![allow(unsafe_code)]
@@ -15,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
 use casemate_config::{FirewallAction, FirewallRule};
-use casemate_plan::firewall::{By, Firewall, Link, Packet, Payload, Surroundings, set_of};
+use casemate_plan::firewall::{By, Firewall, Link, OnHost, Packet, Payload, Surroundings, set_of};
 use nix::libc;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -36,18 +37,34 @@ nix::ioctl_write_int!(
     set_interface, b'T', 202
 );
 
+/// Which text is tried.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Namespace,
+    Host,
+}
+
 #[test]
 fn kernel_and_answers_agree_about_every_packet() {
+    in_namespace("kernel_and_answers_agree_about_every_packet", Way::Namespace);
+}
+
+#[test]
+fn kernel_and_answers_agree_where_the_link_is_the_hosts() {
+    in_namespace("kernel_and_answers_agree_where_the_link_is_the_hosts", Way::Host);
+}
+
+fn in_namespace(test: &str, way: Way) {
     if std::env::var_os(INSIDE).is_some() {
-        return inside();
+        return inside(way);
     }
     if program("nft").and(program("ip")).is_none() {
-        return println!("skipped: kernel_and_answers_agree_about_every_packet: no nft or no ip");
+        return println!("skipped: {test}: no nft or no ip");
     }
     let done = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--"])
         .arg(std::env::current_exe().expect("a path"))
-        .args(["--exact", "kernel_and_answers_agree_about_every_packet", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
         .output()
         .expect("unshare starts");
@@ -64,14 +81,15 @@ fn program(name: &str) -> Option<String> {
     places.find(|place| std::path::Path::new(place).exists())
 }
 
-fn inside() {
-    let mut guest = tap("vm0");
+fn inside(way: Way) {
+    let device = way.device();
+    let mut guest = tap(device);
     let mut outside = tap("out0");
     let mac = LINK_MAC.map(|byte| format!("{byte:02x}")).join(":");
     for line in [
-        &format!("link set vm0 address {mac} up"),
+        &format!("link set {device} address {mac} up"),
         "link set out0 up",
-        "address add 172.16.200.6/31 dev vm0",
+        &format!("address add 172.16.200.6/31 dev {device}"),
         "address add 169.254.2.2/30 dev out0",
         "route add default via 169.254.2.1",
         "neighbour add 169.254.2.1 lladdr 02:00:00:00:00:02 dev out0 nud permanent",
@@ -100,7 +118,7 @@ fn inside() {
         let default = if open { FirewallAction::Accept } else { FirewallAction::Drop };
         let firewall = Firewall { link: &link, rules: &rules, default, masquerade: true };
         let around = around(&firewall);
-        load(&firewall, &around);
+        load(&firewall, &around, way);
         let mut before = counters();
         for _ in 0..PACKETS {
             number += 1;
@@ -109,7 +127,10 @@ fn inside() {
             while outside.read(&mut [0; 4096]).is_ok() {}
             guest.write_all(&frame(&packet, number)).expect("the device takes it");
             let after = counters();
-            let grown = after.iter().find(|(name, count)| before[*name] < **count);
+            // What the kernel itself says by the device meanwhile is no packet of the guest.
+            let of_guest = |(name, _): &(&String, &u64)| *name != "from-host";
+            let mut grown = after.iter().filter(of_guest);
+            let grown = grown.find(|(name, count)| before[*name] < **count);
             let by = match decision.by {
                 By::Rule(index) => format!("rule{index}"),
                 By::Default => "default".into(),
@@ -139,6 +160,24 @@ fn inside() {
     println!("{} packets compared, {accepted} accepted, {ruled} by rules", RULESETS * PACKETS);
 }
 
+impl Way {
+    fn device(self) -> &'static str {
+        if self == Self::Host { "cmtap7" } else { "vm0" }
+    }
+
+    fn table(self) -> &'static str {
+        if self == Self::Host { "cmtap7" } else { "casemate" }
+    }
+
+    fn text(self, firewall: &Firewall<'_>) -> String {
+        let at = OnHost { name: self.device(), outside: Some("out0"), questions: None };
+        match self {
+            Self::Namespace => firewall.render(),
+            Self::Host => firewall.render_on_host(&at),
+        }
+    }
+}
+
 /// Addresses of the host, and of each name.
 fn around(firewall: &Firewall<'_>) -> Surroundings {
     let host = ["192.168.1.1/32", "10.0.0.0/16"];
@@ -149,15 +188,16 @@ fn around(firewall: &Firewall<'_>) -> Surroundings {
     Surroundings { host, resolved }
 }
 
-fn load(firewall: &Firewall<'_>, around: &Surroundings) {
-    let mut text = firewall.render();
+fn load(firewall: &Firewall<'_>, around: &Surroundings, way: Way) {
+    let mut text = way.text(firewall);
+    let table = way.table();
     let list = |items: Vec<String>| items.join(", ");
     let host = list(around.host.iter().map(ToString::to_string).collect());
-    text.push_str(&format!("add element inet casemate host4 {{ {host} }}\n"));
+    text.push_str(&format!("add element inet {table} host4 {{ {host} }}\n"));
     for (index, known) in &around.resolved {
         let known = list(known.iter().map(ToString::to_string).collect());
         let set = set_of(*index, 4);
-        text.push_str(&format!("add element inet casemate {set} {{ {known} }}\n"));
+        text.push_str(&format!("add element inet {table} {set} {{ {known} }}\n"));
     }
     run(&program("nft").expect("looked for"), &["-f", "-"], &text);
 }

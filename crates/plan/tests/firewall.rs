@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use casemate_config::ipnet::IpNet;
 use casemate_config::{FirewallAction, FirewallRule};
 use casemate_plan::firewall::{
-    By, Decision, Firewall, Link, Packet, Payload, Surroundings, reserved,
+    By, Decision, Firewall, Link, OnHost, Packet, Payload, Surroundings, device, guard, removal,
+    reserved,
 };
 use proptest::prelude::*;
 
@@ -30,6 +31,8 @@ fn link(ipv6: bool) -> Link {
 /// What stands in a case: `key value` lines, `rule …` and `packet …` among them.
 struct Case {
     ipv6: bool,
+    /// The link is one of the host's interfaces, and this the only one that leads outside.
+    outside: Option<String>,
     default: FirewallAction,
     rules: Vec<FirewallRule>,
     around: Surroundings,
@@ -40,6 +43,7 @@ fn read(path: &Path) -> Case {
     let text = fs::read_to_string(path).expect("a case");
     let mut case = Case {
         ipv6: false,
+        outside: None,
         default: FirewallAction::Accept,
         rules: vec![],
         around: Surroundings::default(),
@@ -49,6 +53,7 @@ fn read(path: &Path) -> Case {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         match key {
             "ipv6" => case.ipv6 = true,
+            "outside" => case.outside = Some(value.into()),
             "default" => case.default = value.parse().expect("an action"),
             "rule" => case.rules.push(value.parse().expect("a rule")),
             "host" => case.around.host.push(value.parse().expect("a network")),
@@ -109,7 +114,13 @@ fn firewalls_are_as_expected() {
         let packets = case.packets.iter().map(|(text, packet)| {
             format!("# {text}: {}\n", told(firewall.decide(packet, &case.around)))
         });
-        let found = format!("{}{}", packets.collect::<String>(), firewall.render());
+        let name = device(7);
+        let on_host = |outside| {
+            let at = OnHost { name: &name, outside: Some(outside), questions: Some((4453, 4454)) };
+            format!("{}{}{}", firewall.render_on_host(&at), guard(), removal(&name))
+        };
+        let text = case.outside.as_deref().map_or_else(|| firewall.render(), on_host);
+        let found = format!("{}{text}", packets.collect::<String>());
         let expected = path.with_extension("nft");
         if std::env::var_os("CASEMATE_BLESS").is_some() {
             fs::write(&expected, &found).expect("written");

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use casemate_plan::facts::{KvmFacts, KvmNode};
+use casemate_plan::hardening::Severity;
+use casemate_plan::helper::{self, HelperFacts, Terms};
 
 use super::*;
 
@@ -24,6 +26,13 @@ fn machine() -> Machine {
         (kernel::KSM, "0"),
         (kernel::MOUNTS, "proc /proc proc rw,nosuid,hidepid=invisible 0 0"),
     ];
+    let terms = Terms {
+        cidr: "172.16.200.0/24".parse().expect("a network"),
+        nat: true,
+        interface: None,
+        ids: None,
+    };
+    facts.network.helper = HelperFacts::Ready { socket: helper::SOCKET.into(), terms };
     Machine {
         facts,
         files: contents.map(|(file, content)| (file, Ok(content.to_owned()))).into(),
@@ -59,6 +68,18 @@ fn machine_as_it_should_be_has_no_findings() {
     assert_eq!(report.findings, []);
     assert_eq!(report.unseen, []);
     assert_eq!(report.good.len(), checks().count());
+}
+
+#[test]
+fn helper_that_gives_nothing_is_a_note_and_none_is_nothing() {
+    let mut machine = machine();
+    let reason = "user `owner` has no grant of links".to_owned();
+    machine.facts.network.helper = HelperFacts::Refuses { reason };
+    let found = only(&machine);
+    assert_eq!((found.id.as_str(), found.severity), ("network-helper", Severity::Note));
+    assert_eq!(found.found, "it says: user `owner` has no grant of links");
+    machine.facts.network.helper = HelperFacts::Absent;
+    assert_eq!(examine(&machine).findings, []);
 }
 
 #[test]
