@@ -15,6 +15,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg,
     socket,
@@ -77,8 +78,8 @@ fn parse(arguments: Vec<OsString>, terminal: bool) -> Result<Wanted, String> {
 #[derive(Debug)]
 pub(crate) struct Line {
     agent: OwnedFd,
-    /// What is written here, the service reads.
-    pub(crate) output: OwnedFd,
+    /// What is written here, the service reads; to its end, which is when this is closed.
+    pub(crate) output: Option<OwnedFd>,
     /// What the service writes.
     pub(crate) input: OwnedFd,
 }
@@ -99,9 +100,12 @@ impl Line {
         let descriptors = [their_input.as_raw_fd(), their_output.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&descriptors)];
         sendmsg::<()>(agent.as_raw_fd(), &words, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
-        Ok(Self { agent, output, input })
+        Ok(Self { agent, output: Some(output), input })
     }
 }
+
+/// How long a service may go on when nobody hears it any more, in milliseconds.
+const PATIENCE: u16 = 5_000;
 
 /// Bytes that a pipe holds, as those of sessions do.
 const PIPE: libc::c_int = 256 * 1024;
@@ -109,6 +113,7 @@ const PIPE: libc::c_int = 256 * 1024;
 fn call(wanted: &Wanted) -> io::Result<u8> {
     let Line { agent, output: our_output, input: our_input } =
         Line::open(&wanted.target, &wanted.service)?;
+    let our_output = our_output.ok_or(io::ErrorKind::BrokenPipe)?;
     let mut child = None;
     match wanted.program.split_first() {
         None => pass_on(our_output, our_input, wanted.filter)?,
@@ -190,11 +195,23 @@ fn answer(agent: &OwnedFd) -> io::Result<(u8, String)> {
 }
 
 impl Line {
-    /// Waits for how it ended, with both pipes closed.
+    /// Says nothing more, and waits for how it ends.
     pub(crate) fn end(self) -> io::Result<(u8, String)> {
+        let Self { agent, output, input: _input } = self;
+        drop(output);
+        answer(&agent)
+    }
+
+    /// Says and hears nothing more of a service that should be done. One that does not end for that is
+    /// left to itself.
+    pub(crate) fn close(self) -> io::Result<(u8, String)> {
         let Self { agent, output, input } = self;
         drop((output, input));
-        answer(&agent)
+        let mut watched = [PollFd::new(agent.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut watched, PATIENCE)? {
+            0 => Ok((TROUBLE, "the service does not end".into())),
+            _ => answer(&agent),
+        }
     }
 }
 

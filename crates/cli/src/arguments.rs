@@ -201,7 +201,6 @@ pub(crate) struct Call {
 /// Arguments of `copy` and `move`.
 #[derive(Args, Debug)]
 #[command(
-    override_usage = "casemate copy [OPTIONS] FILE… NAME:\n       casemate copy [OPTIONS] NAME:PATH…",
     after_help = "Files arrive in ~/Incoming/dom0 of the compartment, or in ~/Incoming/NAME of this \
     host. Nothing is overwritten: a number is added to a name that is taken. PATH begins in the \
     compartment's home."

@@ -28,8 +28,11 @@ pub(super) const WITH_SYSTEMD: &str = "bench-systemd";
 /// One whose image has a browser.
 pub(super) const WITH_BROWSER: &str = "bench-browser";
 
+/// One that the first calls.
+pub(super) const PEER: &str = "bench-peer";
+
 /// All of them.
-const ALL: [&str; 5] = [NAME, WITH_SSH, WITH_VOLUME, WITH_SYSTEMD, WITH_BROWSER];
+const ALL: [&str; 6] = [NAME, WITH_SSH, WITH_VOLUME, WITH_SYSTEMD, WITH_BROWSER, PEER];
 
 /// Everything must be gone by then.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,6 +63,7 @@ impl Casemate {
              programs = [\"openssh-server\"]\n\
              [compartment.{WITH_SYSTEMD}]\n{text}guest.init = \"systemd\"\n\
              [compartment.{WITH_BROWSER}]\n{text}programs = [\"firefox-esr\"]\n\
+             [compartment.{PEER}]\n{text}\
              [compartment.{WITH_VOLUME}]\nmemory = \"320MiB\"\n\
              [[compartment.{WITH_VOLUME}.volumes]]\nname = \"data\"\nsize = \"1GiB\"\n\
              mount-point = \"/home/user/data\"\nkey = {{ age = {:?} }}\n",

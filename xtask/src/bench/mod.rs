@@ -4,6 +4,7 @@
 //! turns, so that other load falls on both. What cannot be measured is said, never guessed.
 
 mod bare;
+mod calls;
 mod casemate;
 mod cpio;
 mod image;
@@ -42,6 +43,8 @@ pub(crate) enum Bench {
     Switch(switch::Arguments),
     /// Windows: what the proxy costs, beside the bare compositor and waypipe.
     Windows(windows::Arguments),
+    /// Calls of services and copies of files, beside sessions.
+    Calls(calls::Arguments),
 }
 
 /// Options of `cargo xtask bench run`.
@@ -79,7 +82,7 @@ pub(crate) fn bench(what: &Bench) -> Result<()> {
         Bench::Switch(arguments) => return switch::bench(arguments),
         // It needs no compartment.
         Bench::Windows(arguments) => return windows::windows(arguments),
-        Bench::Run(_) | Bench::Image(_) => {}
+        Bench::Run(_) | Bench::Image(_) | Bench::Calls(_) => {}
     }
     let begin = Instant::now();
     build()?;
@@ -104,6 +107,7 @@ pub(crate) fn bench(what: &Bench) -> Result<()> {
     let (name, measured) = match what {
         Bench::Run(arguments) => ("run", measure(&mut bed, arguments)),
         Bench::Image(arguments) => ("image", measure_images(&mut bed, arguments)),
+        Bench::Calls(arguments) => ("calls", calls::measure(&mut bed, arguments)),
         Bench::Switch(_) | Bench::Windows(_) => return Ok(()),
     };
     // Whatever happened, nothing shall go on running.

@@ -39,10 +39,10 @@ fn copy(words: Vec<OsString>, moving: bool) -> Result<(), ToolError> {
     let target = OsString::from(target.strip_suffix(':').unwrap_or(&target));
     let paths: Vec<PathBuf> = words.into_iter().map(PathBuf::from).collect();
     let sender = prepare(&paths, moving)?;
-    let line = Line::open(&target, SERVICE.as_ref())
+    let mut line = Line::open(&target, SERVICE.as_ref())
         .map_err(|error| ToolError::failed("could not call", &error))?;
-    let (sent, reply) = send(sender, &line);
-    let (code, reason) = line.end().map_err(|error| ToolError::failed("", &error))?;
+    let (sent, reply) = send(sender, &mut line);
+    let (code, reason) = line.close().map_err(|error| ToolError::failed("", &error))?;
     let sent = confirmed(sent, reply, code, &reason)?;
     remove(sent, moving)
 }
@@ -60,7 +60,7 @@ pub(super) fn prepare(paths: &[PathBuf], moving: bool) -> Result<Sender, ToolErr
 /// Sends, and hears the answer.
 pub(super) fn send(
     sender: Sender,
-    line: &Line,
+    line: &mut Line,
 ) -> (Result<Sent, SendError>, Result<Reply, io::Error>) {
     let mut bar = Bar::new(sender.survey().bytes);
     let terminal = io::stderr().is_terminal();
@@ -69,9 +69,10 @@ pub(super) fn send(
             eprint!("{text}");
         }
     };
-    let sent = match line.output.try_clone() {
-        Ok(output) => sender.send(&mut File::from(output), &mut progress),
-        Err(error) => Err(SendError::Write(error)),
+    // Closed at its end: a service may wait for that.
+    let sent = match line.output.take() {
+        Some(output) => sender.send(&mut File::from(output), &mut progress),
+        None => Err(SendError::Write(io::ErrorKind::BrokenPipe.into())),
     };
     if let Some(text) = bar.clear() {
         eprint!("{text}");

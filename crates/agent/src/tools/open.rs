@@ -43,11 +43,11 @@ fn open(words: Vec<OsString>) -> Result<(), ToolError> {
         true => format!("{SERVICE}+{VIEW_ONLY}"),
         false => SERVICE.to_owned(),
     };
-    let line = Line::open(&target, service.as_ref())
+    let mut line = Line::open(&target, service.as_ref())
         .map_err(|error| ToolError::failed("could not call", &error))?;
-    let (sent, reply) = copy::send(sender, &line);
+    let (sent, reply) = copy::send(sender, &mut line);
     if reply.is_err() || sent.is_err() {
-        let (code, reason) = line.end().map_err(|error| ToolError::failed("", &error))?;
+        let (code, reason) = line.close().map_err(|error| ToolError::failed("", &error))?;
         return copy::confirmed(sent, reply, code, &reason).map(drop);
     }
     copy::confirmed(sent, reply, 0, "")?;
@@ -56,7 +56,7 @@ fn open(words: Vec<OsString>) -> Result<(), ToolError> {
     let mut input = line.input.try_clone().map(File::from).map_err(failed)?;
     let came = receive_single(&mut Decoder::new(limits), &mut input, &mut temporary);
     drop(input);
-    let (code, reason) = line.end().map_err(|error| ToolError::failed("", &error))?;
+    let (code, reason) = line.close().map_err(|error| ToolError::failed("", &error))?;
     let came = match came {
         Err(_) if code > 124 => return Err(ToolError::of_call(code, &reason)),
         other => other.map_err(|error| {

@@ -27,10 +27,10 @@ fn call(words: Vec<OsString>) -> Result<(), ToolError> {
     let text = text.ok_or(ToolError::Usage(USAGE))?;
     let target = words.next().unwrap_or_else(|| "@default".into());
     let text = url::check(&text).map_err(|error| ToolError::failed("", &error))?;
-    let line = Line::open(&target, SERVICE.as_ref())
+    let mut line = Line::open(&target, SERVICE.as_ref())
         .map_err(|error| ToolError::failed("could not call", &error))?;
-    let told =
-        line.output.try_clone().and_then(|output| File::from(output).write_all(text.as_bytes()));
+    let output = line.output.take().ok_or(ToolError::Usage(USAGE))?;
+    let told = File::from(output).write_all(text.as_bytes());
     let (code, reason) = line.end().map_err(|error| ToolError::failed("", &error))?;
     match (code, told) {
         (0, Ok(())) => Ok(()),

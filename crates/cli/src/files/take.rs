@@ -86,6 +86,8 @@ fn hear_reply(reader: &mut FrameReader<'_>) -> Result<Reply, String> {
             return Ok(reply);
         }
     }
+    // It may have closed its output before it ended.
+    let _ = reader.wait();
     Err(match &reader.status {
         Some(
             ExitStatus::NotFound { reason }

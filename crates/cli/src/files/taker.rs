@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -127,7 +128,7 @@ impl Taker {
         let failed =
             |error: std::io::Error| Problem::new("could not start the receiver").because(&error);
         let mut command = Command::new("/proc/self/exe");
-        command.arg(COMMAND);
+        command.arg0("casemate").arg(COMMAND);
         match what {
             What::Reply => drop(command.arg("reply")),
             What::Single { bytes } => drop(command.args(["single", &bytes.to_string()])),
