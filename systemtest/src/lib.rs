@@ -6,10 +6,15 @@
 //! workspace's `target/release`. With `CASEMATE_SOAK=1` the long variants run too.
 
 pub mod call;
+pub mod desktop;
 pub mod disk;
 pub mod hostile;
 pub mod lab;
 pub mod netd;
+/// Pictures of the desktop, as the tests of the proxy look at them.
+#[allow(missing_docs)]
+#[path = "../../crates/wayland/tests/common/picture.rs"]
+pub mod picture;
 pub mod processes;
 pub mod programs;
 pub mod terminal;
@@ -18,6 +23,7 @@ pub mod wait;
 pub mod world;
 
 pub use call::{Background, Call, Done};
+pub use desktop::Desktop;
 pub use disk::{SmallDisk, can_mount};
 pub use terminal::Terminal;
 pub use wait::{BOOT, SHORT, until};

@@ -78,8 +78,18 @@ pub fn all() -> Vec<Process> {
 /// The processes whose arguments name a compartment, and all their descendants.
 pub fn of_compartment(name: &str) -> BTreeSet<Process> {
     let all = all();
-    let mut found: BTreeSet<Process> =
-        all.iter().filter(|process| process.mentions(name)).cloned().collect();
+    let found = all.iter().filter(|process| process.mentions(name)).cloned().collect();
+    with_descendants(found, &all)
+}
+
+/// What a process started, and what that started, and so on; ids.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let all = all();
+    let found = all.iter().filter(|process| process.pid == pid).cloned().collect();
+    with_descendants(found, &all).into_iter().map(|process| process.pid).collect()
+}
+
+fn with_descendants(mut found: BTreeSet<Process>, all: &[Process]) -> BTreeSet<Process> {
     loop {
         let before = found.len();
         let ids: BTreeSet<i32> = found.iter().map(|process| process.pid).collect();

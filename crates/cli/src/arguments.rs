@@ -90,6 +90,9 @@ pub(crate) enum Command {
     /// Read what a guest sends; started by other commands.
     #[command(hide = true, subcommand)]
     Take(Take),
+    /// Carry a clipboard from one compartment to another, as the policy allows.
+    #[command(subcommand)]
+    Clipboard(Clipboard),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.
@@ -250,6 +253,41 @@ pub(crate) enum Take {
     Single {
         /// Bytes at most.
         bytes: u64,
+    },
+}
+
+/// Subcommands of `clipboard`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Clipboard {
+    /// Take what was copied in a compartment.
+    Copy {
+        /// Whose; `@host` is your own desktop, without a name it is the compartment that has the
+        /// focus.
+        name: Option<String>,
+        /// Take an image in place of text.
+        #[arg(long)]
+        images: bool,
+    },
+    /// Offer what was taken to a compartment, once.
+    Paste {
+        /// Whom; as for `copy`.
+        name: Option<String>,
+    },
+    /// Say what is held, and whose it is.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget what is held.
+    Clear,
+    /// Hold what standard input is; started by `copy`.
+    #[command(hide = true)]
+    Hold {
+        /// Whose it is.
+        source: String,
+        /// Its type.
+        kind: String,
     },
 }
 

@@ -9,6 +9,7 @@ mod output;
 mod arguments;
 mod audit;
 mod call;
+mod clipboard;
 mod connect;
 mod console;
 mod desk;
@@ -110,6 +111,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Audit(command) => audit::audit(&world, command),
         Command::Ask => call::ask::answer_here(&world),
         Command::Broker(arguments) => call::broker(&world, arguments),
+        Command::Clipboard(command) => clipboard::clipboard(&world, command),
         Command::Net(command) => net::net(&world, command),
         Command::Verify(arguments) => verify::verify(&world, arguments),
         Command::Units(arguments) => units::units(&world, arguments.output.as_deref()),

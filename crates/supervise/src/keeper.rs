@@ -313,6 +313,11 @@ fn serve<'w>(
     Ok(ending.outcome)
 }
 
+/// Where the clipboard's commands reach the proxy of a compartment that shows windows.
+pub fn clipboard_socket(run_directory: &Path) -> PathBuf {
+    run_directory.join("clipboard")
+}
+
 /// The file of this program.
 fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_default()

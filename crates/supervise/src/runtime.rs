@@ -723,7 +723,7 @@ impl Runtime<'_> {
             uptime: self.started.elapsed().as_secs(),
             acceleration: self.assignment.plan.acceleration.into(),
             supervisor_pid: std::process::id(),
-            processes: self.crew.status(),
+            processes: self.crew.status().into_iter().chain(self.windows.status()).collect(),
             image: self.assignment.image.digest.to_string(),
             agent,
             kernel,

@@ -86,7 +86,7 @@ pub(crate) const RUN: [Need; 12] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 22] = [
+pub(crate) const TEST: [Need; 23] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -125,6 +125,7 @@ pub(crate) const TEST: [Need; 22] = [
     need("wtype", "wtype", ["wtype", "wtype"], "is its keyboard"),
     need("wl-copy", "wl-clipboard", ["wl-clipboard", "wl-clipboard"], "copies and pastes there"),
     need("foot", "foot", ["foot", "foot"], "is a program with a window"),
+    need("waypipe", "waypipe", ["waypipe", "waypipe"], "carries windows out of guests"),
     need(FONT, "fonts-dejavu-core", ["dejavu-sans-mono-fonts", "dejavu_fonts"], "is its font"),
     need("rsyslogd", "rsyslog", ["rsyslog", "rsyslog"], "is sent records of the audit log"),
     need(GTLS, "rsyslog-gnutls", ["rsyslog-gnutls", "rsyslog"], "is its TLS"),

@@ -28,20 +28,20 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Question {
+pub(crate) struct Question {
     /// Who calls.
-    pub(super) source: String,
+    pub(crate) source: String,
     /// `SERVICE` or `SERVICE+ARGUMENT`.
-    pub(super) service: String,
+    pub(crate) service: String,
     /// Where it can go, at least one.
-    pub(super) choices: Vec<String>,
+    pub(crate) choices: Vec<String>,
     /// What is offered first.
-    pub(super) default: Option<String>,
+    pub(crate) default: Option<String>,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It may go there.
     Target(String),
     /// It may not; why, for the log.
@@ -76,7 +76,7 @@ impl Question {
 }
 
 /// Asks, and waits for the answer, as long as `caller`, a socket, is open at its other end.
-pub(super) fn ask(world: &World, question: &Question, caller: BorrowedFd<'_>) -> Answer {
+pub(crate) fn ask(world: &World, question: &Question, caller: BorrowedFd<'_>) -> Answer {
     let settings = &world.settings().ask;
     let wait = Wait { until: Instant::now() + settings.timeout, caller };
     if let Some(program) = &settings.program {

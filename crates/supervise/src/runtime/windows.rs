@@ -23,11 +23,13 @@ use casemate_host::facts::find_program;
 use casemate_host::launch::{Launched, launch};
 use casemate_host::sockets;
 use casemate_link::orders::Order;
-use casemate_plan::process::Channel;
+use casemate_plan::process::{Channel, Role};
 use casemate_plan::windows;
 
 use super::Runtime;
 use crate::compositor::{self, Display};
+use crate::control::ProcessStatus;
+use crate::keeper::clipboard_socket;
 use crate::life::{Event, WindowTrouble};
 
 /// How long waypipe may take to listen. Under emulation of nothing it takes 0.1 s.
@@ -66,6 +68,8 @@ trait Transport: std::fmt::Debug {
     fn is_running(&mut self) -> bool;
     /// Where a connection for each program of the guest is made to.
     fn socket(&self) -> &Path;
+    /// Process id of its monitor.
+    fn pid(&self) -> u32;
 }
 
 /// waypipe.
@@ -82,6 +86,20 @@ impl Transport for Waypipe {
 
     fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+}
+
+impl Windows {
+    /// Process ids, by role.
+    pub(super) fn status(&self) -> impl Iterator<Item = ProcessStatus> {
+        let proxy = self.proxy.as_ref().map(|proxy| (Role::Windows, proxy.process.pid()));
+        let transport = self.transport.as_ref().map(|carrier| (Role::Waypipe, carrier.pid()));
+        let status = |(role, pid): (Role, u32)| ProcessStatus { role: role.name().into(), pid };
+        proxy.into_iter().chain(transport).map(status)
     }
 }
 
@@ -275,9 +293,4 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
 /// Somebody listens there.
 fn answers(display: &Path) -> bool {
     sockets::connect_at_once(display).is_ok()
-}
-
-/// Where the clipboard's commands reach the proxy of a compartment that runs.
-pub(crate) fn clipboard_socket(run_directory: &Path) -> PathBuf {
-    run_directory.join("clipboard")
 }

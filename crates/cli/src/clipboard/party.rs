@@ -1,0 +1,267 @@
+//! Who has a clipboard: a compartment, by the proxy that shows its windows, or the host, by the
+//! programs of wl-clipboard.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use casemate_host::sockets;
+use casemate_supervise::keeper::clipboard_socket;
+use casemate_supervise::prepare::World;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde_json::{Value, json};
+
+use crate::failure::Problem;
+use crate::running;
+
+/// How the host is called.
+pub(super) const HOST: &str = "@host";
+
+/// How long whoever is asked may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest line of an answer, in bytes.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// Somebody with a clipboard.
+#[derive(Debug)]
+pub(super) enum Party {
+    /// A compartment whose windows are shown.
+    Compartment {
+        /// Its name.
+        name: String,
+        /// Leads to its proxy.
+        proxy: UnixStream,
+    },
+    /// The user's desktop.
+    Host,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Compartment { name, .. } => name,
+            Self::Host => HOST,
+        })
+    }
+}
+
+impl Party {
+    /// Whoever has this name; without one the compartment that has the focus.
+    ///
+    /// # Errors
+    /// It shows no windows, or none has the focus.
+    pub(super) fn find(world: &World, name: Option<&str>) -> Result<Self, Problem> {
+        match name {
+            Some(HOST) => Ok(Self::Host),
+            Some(name) => {
+                let proxy = proxy(world, name).ok_or_else(|| {
+                    Problem::new(format!("`{name}` shows no windows"))
+                        .hint("a compartment has a clipboard from its first window on")
+                })?;
+                Ok(Self::Compartment { name: name.into(), proxy })
+            }
+            None => focused(world),
+        }
+    }
+
+    /// The first of these types that it has, and its content.
+    ///
+    /// # Errors
+    /// It is larger than `largest` bytes, or does not come.
+    pub(super) fn take(
+        &self,
+        types: &[&str],
+        largest: u64,
+    ) -> Result<Option<(String, Vec<u8>)>, Problem> {
+        let failed = |error: io::Error| {
+            Problem::new(format!("could not take the clipboard of {self}")).because(&error)
+        };
+        let (kind, from) = match self {
+            Self::Compartment { proxy, .. } => {
+                let request = json!({"take": {"types": types}});
+                let (answer, pipe) = ask(proxy, &request, "taken", None).map_err(failed)?;
+                match (answer["taken"]["type"].as_str(), pipe) {
+                    // One of those that were asked for, whatever the proxy says.
+                    (Some(kind), Some(pipe)) if types.contains(&kind) => (kind.to_owned(), pipe),
+                    _ => return Ok(None),
+                }
+            }
+            Self::Host => {
+                let listed = output(Command::new("wl-paste").arg("--list-types"))?;
+                let Ok(Ok(text)) = read(listed, 64 * 1024).map(String::from_utf8) else {
+                    return Ok(None);
+                };
+                let has = |kind: &&&str| text.lines().any(|line| line == **kind);
+                let Some(kind) = types.iter().find(has) else { return Ok(None) };
+                let mut paste = Command::new("wl-paste");
+                ((*kind).to_owned(), output(paste.args(["--no-newline", "--type", kind]))?)
+            }
+        };
+        let content = read(from, largest + 1).map_err(failed)?;
+        if content.len() as u64 > largest {
+            let what = format!("the clipboard of {self} is larger than {} KiB", largest >> 10);
+            return Err(Problem::new(what).hint("copy it as a file: casemate copy"));
+        }
+        Ok((!content.is_empty()).then_some((kind, content)))
+    }
+
+    /// Offers what is in `content`, once, for so many seconds.
+    ///
+    /// # Errors
+    /// It is not taken.
+    pub(super) fn offer(
+        &self,
+        types: &[&str],
+        content: OwnedFd,
+        seconds: u64,
+    ) -> Result<(), Problem> {
+        let what = format!("could not offer the clipboard to {self}");
+        match self {
+            Self::Compartment { proxy, .. } => {
+                let request = json!({"offer": {"types": types, "seconds": seconds}});
+                ask(proxy, &request, "offered", Some(content))
+                    .map_err(|error| Problem::new(what).because(&error))?;
+            }
+            Self::Host => {
+                let kind = types.first().copied().unwrap_or("text/plain");
+                let mut copy = Command::new("wl-copy");
+                copy.args(["--paste-once", "--type", kind]).stdin(Stdio::from(content));
+                let status =
+                    copy.stdout(Stdio::null()).status().map_err(|error| missing(&error))?;
+                if !status.success() {
+                    return Err(Problem::new(what).hint("is this a terminal of your desktop?"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn proxy(world: &World, name: &str) -> Option<UnixStream> {
+    sockets::connect(&clipboard_socket(&world.run_directory(name))).ok()
+}
+
+fn focused(world: &World) -> Result<Party, Problem> {
+    for name in running::names(world)? {
+        let Some(proxy) = proxy(world, &name) else { continue };
+        let answer = ask(&proxy, &json!({"status": {}}), "status", None);
+        if answer.is_ok_and(|(answer, _)| answer["status"]["focused"] == true) {
+            return Ok(Party::Compartment { name, proxy });
+        }
+    }
+    Err(Problem::new("no window of a compartment has the focus")
+        .hint(format!("name the compartment, or {HOST} for your own desktop")))
+}
+
+/// Asks a proxy. Lines that answer something else are passed over.
+fn ask(
+    proxy: &UnixStream,
+    request: &Value,
+    answered: &str,
+    file: Option<OwnedFd>,
+) -> io::Result<(Value, Option<OwnedFd>)> {
+    let line = format!("{request}\n");
+    let raw: Vec<RawFd> = file.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let pieces = [IoSlice::new(line.as_bytes())];
+    sendmsg::<()>(proxy.as_raw_fd(), &pieces, rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    // Unasked it says where the focus is; not that often.
+    for _ in 0..64 {
+        let Some((line, file)) = receive_line(proxy, PATIENCE)? else { break };
+        let answer: Value = serde_json::from_slice(&line).map_err(io::Error::other)?;
+        if let Some(why) = answer["error"].as_str() {
+            return Err(io::Error::other(why.to_owned()));
+        }
+        if answer.get(answered).is_some() {
+            return Ok((answer, file));
+        }
+    }
+    Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// The next line, without its end, and a descriptor that came with it. None at the end.
+///
+/// # Errors
+/// It does not come in time, or is too long.
+pub(super) fn receive_line(
+    from: &UnixStream,
+    patience: Duration,
+) -> io::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
+    let until = Instant::now() + patience;
+    let (mut line, mut file) = (Vec::new(), None);
+    while line.len() < LONGEST_LINE {
+        wait(from, until)?;
+        // Byte by byte: what is behind the line is the next one's.
+        let mut byte = [0];
+        let mut pieces = [IoSliceMut::new(&mut byte)];
+        let mut space = nix::cmsg_space!([RawFd; 4]);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(from.as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(received) = control {
+                file = received.into_iter().map(own).next_back().or(file);
+            }
+        }
+        match message.bytes {
+            0 => return Ok(None),
+            _ if byte == *b"\n" => return Ok(Some((line, file))),
+            _ => line.extend(byte),
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+#[expect(unsafe_code, reason = "nix hands received descriptors over as plain numbers")]
+fn own(raw: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg(2) has just made it, and nobody else knows its number.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+fn wait(from: &impl AsFd, until: Instant) -> io::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    let mut watched = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    match poll(&mut watched, timeout) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) => Ok(()),
+        Err(nix::Error::EINTR) => wait(from, until),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Everything up to so many bytes, in time.
+fn read(from: OwnedFd, most: u64) -> io::Result<Vec<u8>> {
+    let until = Instant::now() + PATIENCE;
+    let mut file = std::fs::File::from(from);
+    let mut content = Vec::new();
+    let mut piece = vec![0; 64 * 1024];
+    while (content.len() as u64) < most {
+        wait(&file, until)?;
+        let room = piece.len().min((most - content.len() as u64) as usize);
+        match file.read(&mut piece[..room])? {
+            0 => break,
+            count => content.extend_from_slice(&piece[..count]),
+        }
+    }
+    Ok(content)
+}
+
+/// What a program writes, as a descriptor. It ends when nobody reads on.
+fn output(command: &mut Command) -> Result<OwnedFd, Problem> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| missing(&error))?;
+    let stdout = child.stdout.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    Ok(stdout.into())
+}
+
+fn missing(error: &io::Error) -> Problem {
+    Problem::new("could not reach the clipboard of your desktop")
+        .because(error)
+        .hint("install the package `wl-clipboard`")
+}

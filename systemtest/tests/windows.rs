@@ -1,0 +1,258 @@
+//! Windows of a compartment on a desktop without a screen: their border as it is seen, what carries
+//! them, and what is said when something of it is missing or dies.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use systemtest::desktop::GROUND;
+use systemtest::{Background, Desktop, SHORT, Shared, World, here, until};
+
+/// For starting a compartment whose image may have to be built first.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+const RED: [u8; 3] = [0xcc, 0x22, 0x22];
+const BLUE: [u8; 3] = [0x15, 0x65, 0xc0];
+const INSIDE: [u8; 3] = [0x20, 0x40, 0x80];
+
+const SETTINGS: &str = "\
+memory = 512
+programs = [\"foot\", \"waypipe\"]
+";
+
+/// A compartment that most tests share, with a red border.
+fn world(test: &'static str) -> Shared {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    let settings = format!("color = \"#cc2222\"\nlabel = \"Bank\"\n{SETTINGS}");
+    World::shared(test, &WORLD, &settings)
+}
+
+/// A small terminal that shows one color.
+fn foot(world: &World, desktop: &Desktop, name: &str, shows: &str) -> Background {
+    let words = ["foot", "-o", "colors.background=204080", "-w", "300x200", "sh", "-c", shows];
+    let call = world.casemate(["run", name, "--"]).args(words);
+    desktop.user(call).within(PATIENCE).start()
+}
+
+fn process(world: &World, role: &str) -> Option<i32> {
+    let status = world.status(world.name());
+    let found = status["processes"].as_array()?.iter().find(|it| it["role"] == role)?;
+    found["pid"].as_i64().map(|pid| pid as i32)
+}
+
+#[test]
+fn nothing_of_windows_runs_for_programs_without_any() {
+    let world = World::new(here!(), SETTINGS);
+    let seen = world.shell("ps -e; echo \"[$WAYLAND_DISPLAY]\"").without_env("WAYLAND_DISPLAY");
+    let seen = seen.within(PATIENCE).done().ok().text();
+    assert!(!seen.contains("waypipe") && seen.ends_with("[]"), "{seen}");
+    assert_eq!(process(&world, "windows"), None);
+    assert_eq!(process(&world, "waypipe"), None);
+}
+
+#[test]
+fn a_window_has_the_compartments_border_and_nothing_of_it_is_outside() {
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let _foot = foot(&world, &desktop, world.name(), "sleep 600");
+    let windows = desktop.shows(1);
+    let name = world.name();
+    assert_eq!(windows, [(format!("[{name}] foot"), format!("casemate.{name}.foot"))]);
+    let picture = desktop.picture();
+    desktop.keep("window");
+    // The outermost of what is not background is border, all around, and the content is inside.
+    let all = picture.bounds_without(GROUND).expect("a window");
+    assert_eq!(picture.bounds(RED), Some(all), "{:?}", picture.colors());
+    let (left, top, right, bottom) = all;
+    for (name, side) in [
+        ("left", (left, top, left + 3, bottom)),
+        ("right", (right - 3, top, right, bottom)),
+        ("top", (left, top, right, top + 2)),
+        ("bottom", (left, bottom - 3, right, bottom)),
+    ] {
+        assert!(picture.is_filled(side, RED), "{name}");
+    }
+    let (inner_left, inner_top, inner_right, inner_bottom) =
+        picture.bounds(INSIDE).expect("content");
+    assert!(inner_left > left && inner_right < right && inner_bottom < bottom);
+    assert!(inner_top >= top + 12, "the label has room");
+    // The label: something light in the bar above the content.
+    let light = |x: i32, y: i32| picture.at(x, y).iter().all(|part| *part > 0xd0);
+    let label = (top..inner_top).flat_map(|y| (left..right).map(move |x| (x, y)));
+    assert!(label.filter(|&(x, y)| light(x, y)).count() > 20);
+}
+
+#[test]
+fn two_compartments_differ_by_color_and_label() {
+    let test = here!();
+    let Some(desktop) = Desktop::start(test) else { return };
+    let bank = format!("color = \"#cc2222\"\nlabel = \"Bank\"\n{SETTINGS}");
+    let web = format!("color = \"#1565c0\"\nlabel = \"Untrusted\"\n{SETTINGS}");
+    let world = World::with(test, &[("bank", &bank), ("web", &web)]);
+    let shows = "printf '\\n  Welcome to your bank.\\n'; sleep 600";
+    let _bank = foot(&world, &desktop, world.named("bank"), shows);
+    desktop.shows(1);
+    desktop.sway(&["move", "position", "40", "60"]);
+    let _web = foot(&world, &desktop, world.named("web"), shows);
+    desktop.shows(2);
+    desktop.sway(&["move", "position", "560", "300"]);
+    let picture = desktop.picture();
+    desktop.keep("compartments");
+    let (red, blue) = (picture.bounds(RED).expect("red"), picture.bounds(BLUE).expect("blue"));
+    assert!(red.2 <= blue.0, "one beside the other: {red:?} {blue:?}");
+}
+
+#[test]
+fn what_shows_windows_is_confined() {
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let _foot = foot(&world, &desktop, world.name(), "sleep 600");
+    desktop.shows(1);
+    let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
+    for (role, program) in [("windows", "casemate-wayland"), ("waypipe", "waypipe")] {
+        let monitor = process(&world, role).expect("it runs");
+        let inside = systemtest::processes::descendants(monitor)
+            .into_iter()
+            .filter(|pid| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                program.starts_with(name.trim()) && !name.trim().is_empty()
+            })
+            .collect::<Vec<_>>();
+        assert!(!inside.is_empty(), "{role}");
+        for pid in inside {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+            for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+                assert!(status.contains(line), "{role}: {line}\n{status}");
+            }
+            let us = nix::unistd::getuid().to_string();
+            assert!(!status.contains(&format!("Uid:\t{us}\t")), "{role} is somebody else");
+            // Who may not look is told nothing, which is as good.
+            for kind in ["net", "mnt", "pid", "user"] {
+                if let Ok(theirs) = fs::read_link(format!("/proc/{pid}/ns/{kind}")) {
+                    assert_ne!(theirs, own(kind), "{role} {kind}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_compositor_a_window_is_missed_with_a_word_and_nothing_else() {
+    let world = world(here!());
+    let call = world.run(["foot", "true"]).without_env("WAYLAND_DISPLAY").within(PATIENCE);
+    let done = call.done();
+    assert_ne!(done.code, Some(0));
+    let name = world.name();
+    assert!(done.error().contains(&format!("warning: could not show a window of `{name}`")));
+    assert!(done.error().contains("WAYLAND_DISPLAY is not set"), "{}", done.error());
+    let plain = world.run(["echo", "on"]).without_env("WAYLAND_DISPLAY").done().ok();
+    assert_eq!(plain.text(), "on");
+    assert!(plain.stderr.is_empty(), "{}", plain.error());
+}
+
+#[test]
+fn a_compositor_that_dies_ends_its_programs_and_the_next_one_is_used() {
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let terminal = foot(&world, &desktop, world.name(), "sleep 600");
+    desktop.shows(1);
+    let dead = desktop.wayland();
+    drop(desktop);
+    let done = terminal.within(SHORT).done();
+    assert_ne!(done.code, Some(0), "it ends");
+    // One that is gone is named.
+    fs::create_dir_all(dead.parent().expect("a folder")).expect("made");
+    drop(std::os::unix::net::UnixListener::bind(&dead).expect("a socket without anybody"));
+    let call = world.run(["foot", "true"]).env("WAYLAND_DISPLAY", &dead).within(SHORT);
+    let done = call.done();
+    assert!(done.error().contains("the compositor cannot be reached"), "{}", done.error());
+    fs::remove_dir_all(dead.parent().expect("a folder")).expect("removed");
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let _terminal = foot(&world, &desktop, world.name(), "sleep 600");
+    desktop.shows(1);
+}
+
+#[test]
+fn whatever_is_killed_is_there_for_the_next_program() {
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let on_the_host = |role: &str| {
+        let monitor = process(&world, role).expect("it runs");
+        kill(Pid::from_raw(monitor), Signal::SIGKILL).expect("killed");
+    };
+    let inside = |line: &str| drop(world.shell(line).done());
+    for what in ["the proxy", "waypipe", "waypipe inside", "all that carries, inside"] {
+        let terminal = foot(&world, &desktop, world.name(), "sleep 600");
+        desktop.shows(1);
+        match what {
+            "the proxy" => on_the_host("windows"),
+            "waypipe" => on_the_host("waypipe"),
+            "waypipe inside" => inside("pkill -9 -x waypipe"),
+            _ => inside("pkill -9 -f carry-window[s]"),
+        }
+        let done = terminal.within(SHORT).done();
+        assert_ne!(done.code, Some(0), "{what}: its program ends");
+        desktop.shows(0);
+    }
+    let _terminal = foot(&world, &desktop, world.name(), "sleep 600");
+    desktop.shows(1);
+}
+
+#[test]
+fn waypipe_that_is_missing_is_named_on_either_end() {
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let moved = |from: &str, to: &str| {
+        let line = format!(
+            "mv /usr/bin/{from} /usr/bin/{to}; pkill -x waypipe; pkill -f carry-window[s]; true"
+        );
+        let words = ["run", "--root", world.name(), "--", "sh", "-c", &line];
+        world.casemate(words).within(PATIENCE).done().ok();
+    };
+    moved("waypipe", "waypipe.away");
+    let done = desktop.user(world.run(["foot", "true"])).within(SHORT).done();
+    moved("waypipe.away", "waypipe");
+    assert!(done.error().contains("waypipe is not in its image"), "{}", done.error());
+    assert!(done.error().contains("\"waypipe\" to its `programs`"), "{}", done.error());
+    // A machine with everything but waypipe.
+    let without = World::new(here!(), SETTINGS);
+    let folder = without.path("bin");
+    fs::create_dir(&folder).expect("made");
+    for system in ["/usr/bin", "/usr/sbin", "/usr/local/bin"] {
+        for entry in fs::read_dir(system).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name != "waypipe" {
+                // The first of a name counts, as in a search path.
+                let _ = symlink(Path::new(system).join(&name), folder.join(&name));
+            }
+        }
+    }
+    let call = desktop.user(without.run(["foot", "true"])).env("PATH", &folder);
+    let done = call.within(PATIENCE).done();
+    assert!(done.error().contains("waypipe is not installed"), "{}", done.error());
+    assert!(done.error().contains("package `waypipe`"), "{}", done.error());
+}
+
+#[test]
+fn a_guest_that_connects_without_end_is_bounded_and_others_go_on() {
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let _terminal = foot(&world, &desktop, world.name(), "sleep 600");
+    desktop.shows(1);
+    // Raw connections past waypipe: 400 of them, most refused at once.
+    let flood = "perl -MIO::Socket::UNIX -e '\
+        my @all; for (1..400) { my $s = IO::Socket::UNIX->new(Peer => \"/run/casemate/windows\"); \
+        push @all, $s if $s; } sleep 2; print scalar(@all), \"\\n\"'";
+    world.shell(flood).within(SHORT).done().ok();
+    let picture = desktop.picture();
+    assert!(picture.bounds(RED).is_some(), "the window is still there");
+    let _second = until("another window", SHORT, || {
+        let more = foot(&world, &desktop, world.name(), "sleep 600");
+        std::thread::sleep(Duration::from_secs(3));
+        (desktop.windows().len() == 2).then_some(more)
+    });
+}
