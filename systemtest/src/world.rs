@@ -370,6 +370,10 @@ impl World {
             let _ = fs::remove_dir_all(self.runtime().join(&name));
             let _ = fs::remove_file(self.runtime().join(format!("{name}.sock")));
         }
+        for kind in ["sock", "lock"] {
+            let name = format!(".networks/{}.{kind}", self.network());
+            let _ = fs::remove_file(self.runtime().join(name));
+        }
         for (_, name) in &self.names {
             // Its successor of the same name begins anew.
             let _ = fs::remove_dir_all(self.logs(name));

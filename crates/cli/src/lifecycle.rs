@@ -88,8 +88,28 @@ pub(crate) fn stop(world: &World, arguments: &Stop) -> Result<u8, Problem> {
         if !running::is_known(world, name) {
             world.compartment(name)?;
         }
-        event_loop()?.block_on(stop_one(world, name, arguments.force))
+        event_loop()?.block_on(stop_one(world, name, arguments.force))?;
+        say_who_is_behind(world, name);
+        Ok(())
     })
+}
+
+/// Clients of a router that was stopped run on, and reach nothing until it runs again.
+fn say_who_is_behind(world: &World, name: &str) {
+    let networks = world.settings().networks.values();
+    for network in networks.filter(|network| network.router.as_str() == name) {
+        let clients = network.clients.iter().map(|client| client.as_str());
+        let running: Vec<&str> =
+            clients.filter(|client| running::is_known(world, client)).collect();
+        if !running.is_empty() {
+            let running = running.join(", ");
+            eprintln!(
+                "note: `{name}` was the router of the network `{}`; until it runs again these reach \
+                 nothing there: {running}",
+                network.name
+            );
+        }
+    }
 }
 
 /// Stops one compartment and waits until nothing is left of it.
