@@ -42,6 +42,25 @@ fn the_networked_come_first_and_ids_are_the_lowest_free() {
 }
 
 #[test]
+fn ids_of_links_are_those_that_the_system_grants() {
+    let source = |text: &str, origin| Source {
+        path: "casemate.toml".into(),
+        text: text.into(),
+        format: Format::Toml,
+        origin,
+    };
+    let system = "[network]\ngrants = [\"user=bob ids=3-9\", \"user=alice ids=11-13\"]";
+    let user = "[compartment.a]\nhost-networking = true\n[compartment.b]\n\
+                [compartment.c]\nhost-networking = true\n[compartment.d]\nhost-networking = true";
+    let sources = [source(system, Origin::System), source(user, Origin::User)];
+    let loaded = load(&sources, &Environment { home: None, user: "alice".into() });
+    assert!(!loaded.has_errors(), "{}", loaded.render(false));
+    let assigned = loaded.settings.assign(&AssignedIds::default(), &Default::default()).unwrap();
+    let found = ["a", "c", "d", "b"].map(|name| id(&assigned, name));
+    assert_eq!(found, [11, 13, 3, 5], "beyond them the lowest");
+}
+
+#[test]
 fn a_fixed_id_takes_it_from_whom_it_was_assigned_to() {
     let prior = assign("[compartment.a]", &AssignedIds::default());
     assert_eq!(id(&prior, "a"), 3);

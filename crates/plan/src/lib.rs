@@ -9,6 +9,7 @@
 //! ImageParts          ┘
 //! ```
 
+mod by_helper;
 pub mod facts;
 pub mod firewall;
 mod guest;

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assign::AssignedIds;
+use crate::compartment::Compartment;
 use crate::diagnostic::{Concern, Diagnostic};
 use crate::settings::Settings;
+use crate::source::Origin;
+use crate::value::grant::{Grantee, LinkGrant};
 use crate::value::id::CompartmentId;
 use crate::value::name::CompartmentName;
 
@@ -62,11 +65,13 @@ pub(super) fn ids(
         .rev()
         .collect();
     for compartment in new {
-        let id = free
-            .find(|id| !taken.contains(id))
+        let id = granted(settings, compartment)
+            .find(|id| *id <= largest && !taken.contains(id))
+            .or_else(|| free.find(|id| !taken.contains(id)))
             .or_else(|| reclaimable.pop().and_then(|name| given.remove(&name)));
         match id {
             Some(id) => {
+                taken.insert(id);
                 given.insert(compartment.name.clone(), id);
             }
             None => diagnostics.push(
@@ -83,4 +88,20 @@ pub(super) fn ids(
         }
     }
     given
+}
+
+/// The ids of which the system lets its owner have a link, for a user's compartment that wants one.
+fn granted(
+    settings: &Settings,
+    compartment: &Compartment,
+) -> impl Iterator<Item = CompartmentId> + use<> {
+    let wants = compartment.origin == Origin::User && compartment.host_networking;
+    let of_owner = |grant: &&LinkGrant| match &grant.to {
+        Grantee::User(name) => compartment.users.contains(name),
+        Grantee::Group(_) => false,
+    };
+    let grant = settings.network.grants.iter().find(of_owner).filter(|_| wants);
+    let ids = grant.and_then(|grant| grant.ids);
+    let range = ids.map(|(first, last)| (first.get()..=last.get()).step_by(2));
+    range.into_iter().flatten().filter_map(CompartmentId::new)
 }
