@@ -142,7 +142,7 @@ fn what_shows_windows_is_confined() {
 
 #[test]
 fn without_a_compositor_a_window_is_missed_with_a_word_and_nothing_else() {
-    let world = world(here!());
+    let world = World::new(here!(), SETTINGS);
     let call = world.run(["foot", "true"]).without_env("WAYLAND_DISPLAY").within(PATIENCE);
     let done = call.done();
     assert_ne!(done.code, Some(0));

@@ -3,13 +3,12 @@
 //!
 //! It stands between them because waypipe can neither take a socket that listens already nor be
 //! waited for: programs connect before it is there. Bytes and descriptors go through unread. It runs
-//! as the guest's default user and ends with nothing; a guest may kill it, and the agent starts another
-//! for the next program.
+//! as the guest's default user; a guest may kill it, and the agent starts another for the next program.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -52,16 +51,21 @@ pub fn run(argument: &str) -> ExitCode {
 }
 
 fn carry() -> io::Result<()> {
-    // SAFETY: the agent starts this with a listening socket there.
-    let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(0) });
-    listener.set_nonblocking(false)?;
+    // SAFETY: the agent starts this with a socket there.
+    let agent = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
     let folder = std::env::var_os("XDG_RUNTIME_DIR").ok_or(io::ErrorKind::NotFound)?;
     let mut waypipe = Waypipe { display: Path::new(&folder).join("casemate-windows"), child: None };
     loop {
-        let (program, _) = listener.accept()?;
-        // Without waypipe the program sees its connection close.
-        if let Ok(carried) = waypipe.connect() {
-            join(program, carried);
+        let (count, mut programs, _) = receive(&agent, &mut [0; 8])?;
+        if count == 0 {
+            return Ok(());
+        }
+        for program in programs.drain(..).map(UnixStream::from) {
+            program.set_nonblocking(false)?;
+            // Without waypipe the program sees its connection close.
+            if let Ok(carried) = waypipe.connect() {
+                join(program, carried);
+            }
         }
     }
 }
@@ -132,11 +136,10 @@ fn join(one: UnixStream, other: UnixStream) {
     }
 }
 
-/// Passes one piece on, with its descriptors. False at the end.
-fn pass(from: &UnixStream, to: &UnixStream) -> io::Result<bool> {
-    let mut buffer = [0; 16 * 1024];
+/// One message: its length, its descriptors, and whether some are lost.
+fn receive(from: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>, bool)> {
     let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS]);
-    let mut pieces = [IoSliceMut::new(&mut buffer)];
+    let mut pieces = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(from.as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
     let mut descriptors: Vec<OwnedFd> = Vec::new();
@@ -146,8 +149,13 @@ fn pass(from: &UnixStream, to: &UnixStream) -> io::Result<bool> {
             descriptors.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    let lost = message.flags.contains(MsgFlags::MSG_CTRUNC);
-    let count = message.bytes;
+    Ok((message.bytes, descriptors, message.flags.contains(MsgFlags::MSG_CTRUNC)))
+}
+
+/// Passes one piece on, with its descriptors. False at the end.
+fn pass(from: &UnixStream, to: &UnixStream) -> io::Result<bool> {
+    let mut buffer = [0; 16 * 1024];
+    let (count, mut descriptors, lost) = receive(from, &mut buffer)?;
     if count == 0 || lost {
         return Ok(false);
     }

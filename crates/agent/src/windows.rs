@@ -1,9 +1,9 @@
 //! Windows of the guest's programs: what lets them reach the user's desktop.
 //!
 //! ```text
-//! program ── wayland-0 ──▶ carrier ──▶ waypipe server ── windows ──▶ agent ══ stream ══▶ host
-//!            listens, until       (started by the            Windows ──▶
-//!            the carrier does      carrier)                ◀── ShowWindows
+//! program ── wayland-0 ──▶ agent ──▶ carrier ──▶ waypipe server ── windows ──▶ agent ══ stream ══▶ host
+//!                        hands it over      starts                          Windows ──▶
+//!                                                                         ◀── ShowWindows
 //! ```
 //!
 //! Nothing of it runs before the first program asks for a window: until then there is a socket that
@@ -12,18 +12,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use casemate_wire::limits::MAX_WINDOWS;
 use casemate_wire::{FromGuest, OpenSession};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
+    listen, sendmsg, socket, socketpair,
 };
 use nix::unistd::Pid;
 
@@ -40,15 +39,13 @@ pub(crate) const DISPLAY: &str = "/run/casemate/wayland-0";
 /// Where waypipe connects to, once for each program.
 pub(crate) const SOCKET: &str = "/run/casemate/windows";
 
-/// A carrier that ends sooner cannot do its work: who waits is turned away.
-const TOO_SOON: Duration = Duration::from_secs(2);
-
 /// What of the windows is the agent's.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
     display: Option<OwnedFd>,
     carried: Option<OwnedFd>,
-    carrier: Option<(Pid, Instant)>,
+    /// It, and the socket on which it gets programs.
+    carrier: Option<(Pid, OwnedFd)>,
     /// Those that wait for the host.
     waiting: BTreeMap<u32, OwnedFd>,
     last: u32,
@@ -79,45 +76,38 @@ impl Windows {
         Ok(())
     }
 
-    /// A program asks for a window. Returns what to tell the host, if anything; an error is for the
-    /// log.
+    /// Programs ask for windows: the carrier gets them, and is started for the first. Returns what to
+    /// tell the host, if anything; an error is for the log.
+    ///
+    /// They are taken here, and not by the carrier: a listening socket that a process of the guest has
+    /// too could be made to block, and with it the agent.
     pub(crate) fn asked(&mut self, settings: &Settings) -> Result<Option<FromGuest>, String> {
-        let Some(display) = &self.display else { return Ok(None) };
-        if self.carrier.is_some() || !is_readable(display) {
-            return Ok(None);
-        }
-        if !has_waypipe() {
-            self.turn_away();
-            return Ok(Some(FromGuest::NoWaypipe));
-        }
-        match start(display, settings) {
-            Ok(pid) => {
-                self.carrier = Some((pid, Instant::now()));
-                Ok(None)
+        let mut news = Ok(None);
+        while let Some(program) = self.display.as_ref().and_then(accept) {
+            // Who is not carried sees the connection close.
+            if self.carrier.as_ref().is_some_and(|(_, carrier)| hand_over(carrier, &program)) {
+                continue;
             }
-            Err(reason) => {
-                self.turn_away();
-                Err(format!("could not start what carries windows: {reason}"))
+            if !has_waypipe() {
+                news = Ok(Some(FromGuest::NoWaypipe));
+                continue;
+            }
+            match start(settings) {
+                Ok((pid, carrier)) => {
+                    hand_over(&carrier, &program);
+                    self.carrier = Some((pid, carrier));
+                }
+                Err(reason) => {
+                    news = Err(format!("could not start what carries windows: {reason}"));
+                }
             }
         }
+        news
     }
 
     /// A process was reaped. Returns whether it was the carrier; the next program starts another.
     pub(crate) fn reaped(&mut self, pid: Pid) -> bool {
-        let Some((_, since)) = self.carrier.take_if(|(carrier, _)| *carrier == pid) else {
-            return false;
-        };
-        if since.elapsed() < TOO_SOON {
-            self.turn_away();
-        }
-        true
-    }
-
-    /// Who waits sees the connection close.
-    fn turn_away(&self) {
-        if let Some(display) = &self.display {
-            while accept(display).is_some() {}
-        }
+        self.carrier.take_if(|(carrier, _)| *carrier == pid).is_some()
     }
 
     /// waypipe has connected. `outbox` is none while there is no host to ask.
@@ -162,9 +152,12 @@ fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-fn is_readable(listener: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+/// Gives a program to the carrier. False when that is gone, or takes none.
+fn hand_over(carrier: &OwnedFd, program: &OwnedFd) -> bool {
+    let raw = [program.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(carrier.as_raw_fd(), &[IoSlice::new(b"+")], &rights, flags, None).is_ok()
 }
 
 fn has_waypipe() -> bool {
@@ -181,8 +174,8 @@ fn allow_sparse_memory() {
     }
 }
 
-/// Starts the carrier as the default user, with the listening socket as its standard input.
-fn start(display: &OwnedFd, settings: &Settings) -> Result<Pid, String> {
+/// Starts the carrier as the default user, with a socket for programs as its standard input.
+fn start(settings: &Settings) -> Result<(Pid, OwnedFd), String> {
     let words = [PROGRAM, carrier::ARGUMENT];
     let request = OpenSession {
         argv: words.map(|word| word.as_bytes().to_vec()).to_vec(),
@@ -195,15 +188,19 @@ fn start(display: &OwnedFd, settings: &Settings) -> Result<Pid, String> {
     };
     let command = Command::resolve(&request, settings).map_err(|status| format!("{status:?}"))?;
     allow_sparse_memory();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .map_err(|error| error.to_string())?;
     let null = fs::File::options().write(true).open("/dev/null").map_err(|e| e.to_string())?;
     // What waypipe has to say is read with the kernel's messages; without a console it is lost.
     let console = fs::File::options().write(true).custom_flags(libc::O_NOCTTY).open("/dev/console");
     let console = console.as_ref().unwrap_or(&null);
     let streams = Streams {
-        stdin: display.as_fd(),
+        stdin: theirs.as_fd(),
         stdout: null.as_fd(),
         stderr: console.as_fd(),
         terminal: false,
     };
-    spawn(&command, streams, None).map(|spawned| spawned.pid).map_err(|error| error.to_string())
+    let spawned = spawn(&command, streams, None).map_err(|error| error.to_string())?;
+    Ok((spawned.pid, ours))
 }

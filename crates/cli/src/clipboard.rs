@@ -112,8 +112,9 @@ fn paste(world: &World, name: Option<&str>) -> Result<u8, Problem> {
     if let Err(why) = decided {
         let what = format!("{target} may not have the clipboard of {}", held.source);
         let problem = Problem::new(what).hint(format!(
-            "a rule such as `{SERVICE} * {} {target} allow` in a file of policy.d lets it",
-            held.source
+            "a rule such as `{SERVICE} * {} {} allow` in a file of policy.d lets it",
+            word(&held.source),
+            word(&target)
         ));
         return Err(Problem { causes: vec![why], ..problem });
     }
@@ -129,8 +130,6 @@ fn nothing() -> Problem {
 
 /// Asks the policy. The place of the rule, or why not.
 fn decide(world: &World, source: &str, target: &str, image: bool) -> Result<String, String> {
-    let word =
-        |party: &str| if party == party::HOST { "@adminvm".into() } else { party.to_owned() };
     let (from, to) = (word(source), word(target));
     let argument = if image { "+image" } else { "+text" };
     let request =
@@ -170,6 +169,11 @@ fn decide(world: &World, source: &str, target: &str, image: bool) -> Result<Stri
             }
         }
     }
+}
+
+/// How the policy calls a party.
+fn word(party: &str) -> String {
+    if party == party::HOST { "@adminvm".into() } else { party.to_owned() }
 }
 
 fn status(world: &World, json: bool) -> Result<u8, Problem> {

@@ -41,6 +41,10 @@ const TRANSFERS: usize = 4;
 /// How long a paste may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the selection of an offer that was used is still there, empty: a program that pastes
+/// over a slow way hears of its end only after its data (wl-paste gives up when it does not).
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Bytes copied at a time: what a pipe holds by default.
 const PIECE: usize = 64 * 1024;
 
@@ -62,6 +66,8 @@ pub struct Control {
     inherited: bool,
     links: Vec<Link>,
     offer: Option<Offer>,
+    /// When the selection of an offer that was used is withdrawn.
+    leaving: Option<Instant>,
     transfers: Vec<Transfer>,
 }
 
@@ -128,7 +134,7 @@ impl Control {
 
     /// Whether something has to be looked at when nothing comes.
     pub(crate) fn has_deadlines(&self) -> bool {
-        self.offer.is_some() || !self.transfers.is_empty()
+        self.offer.is_some() || self.leaving.is_some() || !self.transfers.is_empty()
     }
 
     /// Something is ready at a descriptor of [`Self::descriptors`]. False when the broker this
@@ -157,7 +163,7 @@ impl Control {
             }
             return true;
         }
-        self.move_on(which - self.links.len(), compartment);
+        self.move_on(which - self.links.len());
         true
     }
 
@@ -253,7 +259,7 @@ impl Control {
         });
     }
 
-    fn move_on(&mut self, which: usize, compartment: &mut Compartment) {
+    fn move_on(&mut self, which: usize) {
         let Some(transfer) = self.transfers.get_mut(which) else { return };
         match transfer.turn() {
             Ok(false) => {}
@@ -263,7 +269,7 @@ impl Control {
                 // Once: whoever pastes next finds nothing.
                 self.transfers.clear();
                 self.offer = None;
-                withdraw(compartment);
+                self.leaving = Some(Instant::now() + LINGER);
                 self.tell(&json!({"used": {"type": done.kind}}));
             }
         }
@@ -285,6 +291,9 @@ impl Control {
     pub(crate) fn expire(&mut self, compartment: &mut Compartment) {
         let now = Instant::now();
         self.transfers.retain(|it| it.until > now);
+        if self.leaving.take_if(|it| *it <= now).is_some() && self.offer.is_none() {
+            withdraw(compartment);
+        }
         if self.offer.take_if(|it| it.until <= now).is_some() {
             withdraw(compartment);
             self.tell(&json!({"expired": {}}));

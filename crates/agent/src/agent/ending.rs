@@ -34,7 +34,7 @@ impl Agent {
     pub(super) fn reap(&mut self) {
         loop {
             match reap() {
-                Reaped::Child(pid, _) if self.windows.reaped(pid) => self.show_windows(),
+                Reaped::Child(pid, _) if self.windows.reaped(pid) => {}
                 Reaped::Child(pid, status) => {
                     let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
                     if !self.sessions.reaped(pid, status, &mut at)
