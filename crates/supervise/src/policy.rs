@@ -320,7 +320,7 @@ mod tests {
                 casemate_policy::Decision::Deny { .. } => "deny".into(),
             }
         };
-        assert_eq!(decide("casemate.Filecopy", "b"), "ask b");
+        assert_eq!(decide("casemate.Filecopy", "b"), "ask ");
         assert_eq!(decide("casemate.OpenInVM", "@dispvm"), "ask @dispvm:t");
         assert_eq!(decide("casemate.OpenURL", "@default"), "ask @dispvm:t");
         for service in ["casemate.Filecopy", "casemate.Notify", "casemate.OpenURL", "x.Y"] {

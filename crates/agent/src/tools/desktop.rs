@@ -238,7 +238,7 @@ mod tests {
             assert_eq!(found.as_deref(), Some(&expected.map_owned()[..]), "{exec}");
         }
         assert_eq!(words("edit %f", None), Some(vec!["edit".into()]));
-        for wrong in ["edit \"open", "edit %z", "edit %", "\"a\\n\""] {
+        for wrong in ["edit \"open", "edit %z", "edit %", r#""a\\x""#] {
             assert_eq!(words(wrong, file), None, "{wrong}");
         }
     }
