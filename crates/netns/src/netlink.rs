@@ -164,12 +164,7 @@ impl Socket {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn add_route(
-        &self,
-        index: u32,
-        network: Ipv4Net,
-        by: Ipv4Addr,
-    ) -> Result<(), KeeperError> {
+    pub fn add_route(&self, index: u32, network: Ipv4Net, by: Ipv4Addr) -> Result<(), KeeperError> {
         let mut body = vec![libc::AF_INET as u8, network.prefix_len(), 0, 0];
         let scope = libc::RT_SCOPE_UNIVERSE;
         body.extend([libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, scope, libc::RTN_UNICAST]);
