@@ -326,7 +326,8 @@ fn user() -> User {
 #[test]
 fn ordinary_user_gets_what_the_system_grants_and_no_more() {
     let user = user();
-    let linked = "host-networking = true\nid = 101";
+    // None that the names of other tests lead to.
+    let linked = "host-networking = true\nid = 213";
     let Some((lab, world, netd)) = set_up(here!(), &[("main", linked)]) else { return };
     lab.greet(Side::Outside, OUTSIDE, 80, "outside");
     let folder = tempfile::tempdir().expect("made");
@@ -358,10 +359,10 @@ fn ordinary_user_gets_what_the_system_grants_and_no_more() {
     let plan = || call(&["plan", world.name()]);
     plan().done().exits(4).says(&format!("user `{}` has no grant", user.name)).says("grants = ");
     netd.configure(&grant("user", "ids=111-119"));
-    plan().done().exits(4).says("id 101 is not among those granted to you, 111 to 119");
+    plan().done().exits(4).says("id 213 is not among those granted to you, 111 to 119");
     netd.configure(&format!("{}\nnat.enable = false", grant("group", "")));
     plan().done().exits(4).says("differ from the system's configuration");
-    netd.configure(&grant("group", "ids=101-101"));
+    netd.configure(&grant("group", "ids=213-213"));
     let planned = plan().done().ok().text();
     assert!(planned.contains("ask casemate-netd"), "{planned}");
     if planned.contains("build the image") {
@@ -370,7 +371,7 @@ fn ordinary_user_gets_what_the_system_grants_and_no_more() {
         let line = format!("exec 3<>/dev/tcp/{OUTSIDE}/80; head -n 1 <&3");
         let done = call(&["run", world.name(), "--", "bash", "-c", &line]).done().ok();
         assert_eq!(done.text(), format!("outside {HOST}"));
-        assert!(traces().iter().any(|line| line == "cmtap101"), "{:?}", traces());
+        assert!(traces().iter().any(|line| line == "cmtap213"), "{:?}", traces());
         call(&["stop", "--force", world.name()]).done().ok();
         assert_no_traces();
     }
@@ -389,20 +390,20 @@ fn ordinary_user_gets_what_the_system_grants_and_no_more() {
              \"mac\":\"02:00:00:00:00:01\",\"rules\":[],\"default\":\"accept\"}}}}"
         )
     };
-    let told = ask_as(&user, &netd, &[&order(101)]);
-    assert!(told.contains("172.16.200.101 is in use by a compartment of another user"), "{told}");
-    let told = ask_as(&user, &netd, &[&order(103)]);
-    assert!(told.contains("id 103 is not among those granted"), "{told}");
+    let told = ask_as(&user, &netd, &[&order(213)]);
+    assert!(told.contains("172.16.200.213 is in use by a compartment of another user"), "{told}");
+    let told = ask_as(&user, &netd, &[&order(215)]);
+    assert!(told.contains("id 215 is not among those granted"), "{told}");
     let told = ask_as(&user, &netd, &["\"counters\""]);
     assert!(told.contains("this connection has no link"), "{told}");
-    let elsewhere = order(101).replace("172.16.200.101", "172.16.201.101");
+    let elsewhere = order(213).replace("172.16.200.213", "172.16.201.213");
     let told = ask_as(&user, &netd, &[&elsewhere]);
     assert!(told.contains("the system's `cidr` counts"), "{told}");
     world.stop_force().ok();
     world.assert_gone(world.name());
     assert_no_traces();
     netd.configure(&grant("user", "links=1"));
-    let told = ask_as(&user, &netd, &[&order(101), &order(103)]);
+    let told = ask_as(&user, &netd, &[&order(213), &order(215)]);
     assert!(told.contains("\"ready\""), "{told}");
     assert!(told.contains("has 1 links, and may have no more"), "{told}");
     assert_no_traces();

@@ -21,7 +21,7 @@ const INSIDE: [u8; 3] = [0x20, 0x40, 0x80];
 
 const SETTINGS: &str = "\
 memory = 512
-programs = [\"foot\", \"waypipe\"]
+programs = [\"foot\", \"waypipe\", \"wl-clipboard\"]
 ";
 
 /// A compartment that most tests share, with a red border.
@@ -104,6 +104,42 @@ fn two_compartments_differ_by_color_and_label() {
     desktop.keep("compartments");
     let (red, blue) = (picture.bounds(RED).expect("red"), picture.bounds(BLUE).expect("blue"));
     assert!(red.2 <= blue.0, "one beside the other: {red:?} {blue:?}");
+    clipboard_crosses_as_the_policy_allows(&world, &desktop);
+}
+
+/// From `bank` to `web`, once; from there to the desktop, not.
+fn clipboard_crosses_as_the_policy_allows(world: &World, desktop: &Desktop) {
+    let (bank, web) = (world.named("bank"), world.named("web"));
+    fs::create_dir_all(world.path("policy.d")).expect("made");
+    let rule = format!("casemate.ClipboardPaste +text {bank} {web} allow\n");
+    fs::write(world.path("policy.d/30-paste.policy"), rule).expect("written");
+    let clipboard = |words: &[&str]| {
+        desktop.user(world.casemate(["clipboard"].iter().chain(words).copied())).done()
+    };
+    clipboard(&["paste", web]).exits(1).says("no clipboard is held");
+    let line = "printf 'of the bank' | wl-copy --foreground";
+    let copies = world.casemate(["run", bank, "--", "sh", "-c", line]);
+    let _copied = desktop.user(copies).start();
+    let take = || clipboard(&["copy", bank]).code == Some(0);
+    until("there is something to copy", SHORT, || take().then_some(()));
+    let held = clipboard(&["status", "--json"]).ok().json();
+    assert_eq!((&held["source"], &held["size"]), (&bank.into(), &11.into()), "{held}");
+    // Whom no rule names gets nothing, and it is held still.
+    let refused = clipboard(&["paste", "@host"]).exits(1);
+    refused.says("may not have the clipboard").says("no rule matches");
+    clipboard(&["paste", web]).ok();
+    assert_eq!(clipboard(&["status"]).ok().text(), "nothing is held");
+    let paste =
+        || desktop.user(world.casemate(["run", web, "--", "wl-paste", "--no-newline"])).done();
+    assert_eq!(paste().ok().text(), "of the bank");
+    assert_ne!(paste().text(), "of the bank", "it was pasted once");
+    clipboard(&["paste", web]).exits(1).says("no clipboard is held");
+    until("there is something to copy", SHORT, || take().then_some(()));
+    clipboard(&["clear"]).ok();
+    assert_eq!(clipboard(&["status"]).ok().text(), "nothing is held");
+    let recorded = world.casemate(["audit", "show"]).done().ok().text();
+    assert!(recorded.contains("clipboard-copy") && recorded.contains("clipboard-paste"));
+    assert!(!recorded.contains("of the bank"), "{recorded}");
 }
 
 #[test]
