@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -29,6 +29,12 @@ fn world(test: &'static str) -> Shared {
     static WORLD: OnceLock<World> = OnceLock::new();
     let settings = format!("color = \"#cc2222\"\nlabel = \"Bank\"\n{SETTINGS}");
     World::shared(test, &WORLD, &settings)
+}
+
+/// One test with a desktop at a time: a compartment's windows go where its last client's desktop is.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A small terminal that shows one color.
@@ -56,6 +62,7 @@ fn nothing_of_windows_runs_for_programs_without_any() {
 
 #[test]
 fn a_window_has_the_compartments_border_and_nothing_of_it_is_outside() {
+    let _alone = alone();
     let world = world(here!());
     let Some(desktop) = Desktop::start(here!()) else { return };
     let _foot = foot(&world, &desktop, world.name(), "sleep 600");
@@ -88,6 +95,7 @@ fn a_window_has_the_compartments_border_and_nothing_of_it_is_outside() {
 
 #[test]
 fn two_compartments_differ_by_color_and_label() {
+    let _alone = alone();
     let test = here!();
     let Some(desktop) = Desktop::start(test) else { return };
     let bank = format!("color = \"#cc2222\"\nlabel = \"Bank\"\n{SETTINGS}");
@@ -144,6 +152,7 @@ fn clipboard_crosses_as_the_policy_allows(world: &World, desktop: &Desktop) {
 
 #[test]
 fn what_shows_windows_is_confined() {
+    let _alone = alone();
     let world = world(here!());
     let Some(desktop) = Desktop::start(here!()) else { return };
     let _foot = foot(&world, &desktop, world.name(), "sleep 600");
@@ -192,6 +201,7 @@ fn without_a_compositor_a_window_is_missed_with_a_word_and_nothing_else() {
 
 #[test]
 fn a_compositor_that_dies_ends_its_programs_and_the_next_one_is_used() {
+    let _alone = alone();
     let world = world(here!());
     let Some(desktop) = Desktop::start(here!()) else { return };
     let terminal = foot(&world, &desktop, world.name(), "sleep 600");
@@ -214,6 +224,7 @@ fn a_compositor_that_dies_ends_its_programs_and_the_next_one_is_used() {
 
 #[test]
 fn whatever_is_killed_is_there_for_the_next_program() {
+    let _alone = alone();
     let world = world(here!());
     let Some(desktop) = Desktop::start(here!()) else { return };
     let on_the_host = |role: &str| {
@@ -240,6 +251,7 @@ fn whatever_is_killed_is_there_for_the_next_program() {
 
 #[test]
 fn waypipe_that_is_missing_is_named_on_either_end() {
+    let _alone = alone();
     let world = world(here!());
     let Some(desktop) = Desktop::start(here!()) else { return };
     let moved = |from: &str, to: &str| {
@@ -275,6 +287,7 @@ fn waypipe_that_is_missing_is_named_on_either_end() {
 
 #[test]
 fn a_guest_that_connects_without_end_is_bounded_and_others_go_on() {
+    let _alone = alone();
     let world = world(here!());
     let Some(desktop) = Desktop::start(here!()) else { return };
     let _terminal = foot(&world, &desktop, world.name(), "sleep 600");

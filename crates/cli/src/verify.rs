@@ -145,6 +145,9 @@ fn record(world: &World, path: &Path, found: &Baseline) -> Result<u8, Problem> {
     audit::note(world, Event::general(RECORDED).with("digest", digest.as_str()));
     let (files, images) = (found.files.len(), found.images.len());
     outln!("recorded {files} files and {images} images in {}", path.display());
+    for one in damaged(world, found)? {
+        eprintln!("note: {} {}: {}", one.of, harmless_line(&one.what, SHOWN), one.how);
+    }
     outln!("digest {digest}");
     Ok(0)
 }
@@ -315,10 +318,10 @@ fn damaged(world: &World, found: &Baseline) -> Result<Vec<Drift>, Problem> {
             Ok(None) => add("missing".into()),
             Ok(Some(image)) => {
                 if let Err(error) = image.check_all_parts() {
-                    add(format!("damaged: {error}"));
+                    add(format!("not usable: {error}"));
                 }
             }
-            Err(error) => add(format!("damaged: {error}")),
+            Err(error) => add(format!("not usable: {error}")),
         }
     }
     Ok(drift)
