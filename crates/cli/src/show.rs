@@ -162,7 +162,12 @@ pub(crate) fn status(world: &World, arguments: &NameJson) -> Result<u8, Problem>
         let Some(mut supervisor) = running::supervisor(world, name)? else {
             return Ok((None, None));
         };
-        let status = supervisor.ask::<Status>(&Request::Status).await?;
+        let status = match supervisor.ask::<Status>(&Request::Status).await {
+            Ok(status) => status,
+            // It ended while it was asked, which is an answer.
+            Err(_) if running::supervisor(world, name)?.is_none() => return Ok((None, None)),
+            Err(problem) => return Err(problem),
+        };
         let asks = status.state == "running" && failed_units::can_be_asked(world, name);
         let failed = if asks { failed_units::of(world, name).await } else { None };
         Ok::<_, Problem>((Some(status), failed))
