@@ -24,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
         v6: None,
         resolver: [169, 254, 1, 1].into(),
         links: "172.16.200.0/24".parse().expect("a network"),
+        behind: Vec::new(),
     };
     let (rules, default) = (&order.rules, order.default);
     let firewall = Firewall { link: &link, rules, default, masquerade: true };
