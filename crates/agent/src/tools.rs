@@ -18,6 +18,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use casemate_wire::date::iso_8601;
+
 use crate::caller;
 
 pub use copy::send_to_host as send;
@@ -81,22 +83,6 @@ fn date() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `2026-01-02T03:04:05+00:00` for seconds since 1970.
-fn iso_8601(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}+00:00")
-}
-
 /// Why a tool did not do it, for whoever reads its standard error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolError {
@@ -155,13 +141,6 @@ fn finish(name: &str, result: Result<(), ToolError>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_date_is_one_that_date_understands() {
-        assert_eq!(iso_8601(0), "1970-01-01T00:00:00+00:00");
-        assert_eq!(iso_8601(1_767_323_045), "2026-01-02T03:04:05+00:00");
-        assert_eq!(iso_8601(1_709_164_800), "2024-02-29T00:00:00+00:00");
-    }
 
     #[test]
     fn every_name_of_the_program_does_something() {

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use casemate_wire::date::iso_8601;
+
 /// Nanoseconds since 1970-01-01 00:00 UTC; 0 when the clock stands before that. It holds until the
 /// year 2554.
 pub fn now_ns() -> u64 {
@@ -13,18 +15,7 @@ pub fn now_ns() -> u64 {
 /// A time in UTC as `2026-11-22T18-30-05Z`, which can be part of a file's name. `seconds` are those
 /// since 1970.
 pub fn stamp(seconds: u64) -> String {
-    let (days, day) = (seconds / 86_400, seconds % 86_400);
-    // Days to a date of the Gregorian calendar, counted from 0000-03-01 in eras of 400 years.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (day / 3600, day / 60 % 60, day % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}-{minute:02}-{second:02}Z")
+    iso_8601(seconds).trim_end_matches("+00:00").replace(':', "-") + "Z"
 }
 
 #[cfg(test)]

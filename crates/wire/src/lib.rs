@@ -17,6 +17,7 @@
 //! [`limits`], and nothing is allocated for it before that.
 
 pub mod credit;
+pub mod date;
 pub mod frame;
 pub mod limits;
 pub mod message;

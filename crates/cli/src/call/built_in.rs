@@ -13,6 +13,7 @@ use casemate_files::notice::Notice;
 use casemate_files::url;
 use casemate_supervise::broker::Served;
 use casemate_supervise::prepare::World;
+use casemate_wire::date::iso_8601;
 use casemate_wire::{Decoder, ExitStatus, Kind, encode};
 
 use super::host::Teller;
@@ -124,32 +125,4 @@ pub(super) fn files(world: &World, source: &str, socket: UnixStream) -> Option<S
     });
     let Done { items, entries, bytes, .. } = done;
     Some(Served::Copy { items, files: entries, bytes, whole: done.problem.is_none() })
-}
-
-/// `2026-01-02T03:04:05+00:00` for seconds since 1970.
-fn iso_8601(seconds: u64) -> String {
-    // `20260102-030405`
-    let stamp = casemate_host::clock::stamp(seconds);
-    let digits: String = stamp.chars().filter(char::is_ascii_digit).collect();
-    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or("00").to_owned();
-    format!(
-        "{}-{}-{}T{}:{}:{}+00:00",
-        part(0, 4),
-        part(4, 6),
-        part(6, 8),
-        part(8, 10),
-        part(10, 12),
-        part(12, 14)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_date_is_one_that_date_understands() {
-        assert_eq!(iso_8601(0), "1970-01-01T00:00:00+00:00");
-        assert_eq!(iso_8601(1_767_323_045), "2026-01-02T03:04:05+00:00");
-    }
 }
