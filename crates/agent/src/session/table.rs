@@ -147,20 +147,8 @@ impl Sessions {
         pipes: Pipes,
         at: &mut Desk<'_>,
     ) -> Result<(), StreamError> {
-        if stream == 0 || self.by_stream.contains_key(&stream) {
-            return Err(StreamError::InUse(stream));
-        }
-        self.last_id = self.last_id.wrapping_add(1).max(1);
-        let id = self.last_id;
-        match Session::call(id, stream, caller, pipes, at.epoll) {
-            Ok(session) if self.by_id.len() < limits::MAX_SESSIONS => {
-                self.by_id.insert(id, session);
-                self.by_stream.insert(stream, id);
-            }
-            // The caller sees its socket close.
-            _ => self.no_call(stream, at),
-        }
-        Ok(())
+        let call = |id, at: &mut Desk<'_>| Session::call(id, stream, caller, pipes, at.epoll).ok();
+        self.place(stream, at, call)
     }
 
     /// Makes a session of a connection that carries windows.
@@ -170,17 +158,28 @@ impl Sessions {
         socket: OwnedFd,
         at: &mut Desk<'_>,
     ) -> Result<(), StreamError> {
+        let carry = |id, at: &mut Desk<'_>| Session::socket(id, stream, socket, at.epoll).ok();
+        self.place(stream, at, carry)
+    }
+
+    /// Takes a session that the guest asked for. Without room for it, or without it, whoever asked sees
+    /// his socket close.
+    fn place(
+        &mut self,
+        stream: u32,
+        at: &mut Desk<'_>,
+        make: impl FnOnce(u32, &mut Desk<'_>) -> Option<Session>,
+    ) -> Result<(), StreamError> {
         if stream == 0 || self.by_stream.contains_key(&stream) {
             return Err(StreamError::InUse(stream));
         }
         self.last_id = self.last_id.wrapping_add(1).max(1);
         let id = self.last_id;
-        match Session::socket(id, stream, socket, at.epoll) {
-            Ok(session) if self.by_id.len() < limits::MAX_SESSIONS => {
+        match make(id, at) {
+            Some(session) if self.by_id.len() < limits::MAX_SESSIONS => {
                 self.by_id.insert(id, session);
                 self.by_stream.insert(stream, id);
             }
-            // waypipe sees its socket close.
             _ => self.no_call(stream, at),
         }
         Ok(())
