@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use casemate_audit::{Entry, Forwarded, Progress, Reader};
+use casemate_host::chain;
 
 use auditd::Kernel;
 use server::{SendError, Server};
@@ -220,16 +221,4 @@ fn behind(log: &Path, progress: &Progress) -> std::io::Result<Reader> {
         }
     }
     Reader::open(log)
-}
-
-/// An error with all that it comes from, in a line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

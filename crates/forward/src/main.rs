@@ -9,7 +9,8 @@ use casemate_audit::Forwarded;
 use casemate_config::{SyslogServer, SyslogSettings, SyslogTransport};
 use casemate_forward::auditd::Kernel;
 use casemate_forward::server::{SendError, Server};
-use casemate_forward::{Forwarder, Place, chain, confine};
+use casemate_forward::{Forwarder, Place, confine};
+use casemate_host::chain;
 use clap::Parser;
 
 /// How long a process stays that can send nothing at all: the next ones are not started meanwhile.

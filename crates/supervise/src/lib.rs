@@ -36,16 +36,4 @@ mod shares;
 mod switch;
 pub mod volumes;
 
-pub use casemate_host::configuration;
-
-/// An error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
+pub use casemate_host::{chain, configuration};
