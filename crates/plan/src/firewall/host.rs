@@ -14,7 +14,7 @@
 
 use std::fmt::{self, Write};
 
-use super::render::{PORTS, anew, set};
+use super::render::{PORTS, anew, by_destination, set};
 use super::{Firewall, TABLE};
 
 /// How the names of devices and tables begin. Whatever has such a name is the helper's.
@@ -66,21 +66,10 @@ impl Firewall<'_> {
 
         let (resolver, gateway) = (self.link.resolver, self.link.host);
         writeln!(out, "\tchain from-guest {{")?;
-        writeln!(
-            out,
-            "\t\tip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 goto outside"
-        )?;
         // What this guest answers to another of the same owner.
-        writeln!(
-            out,
-            "\t\tip daddr @friends4 ct state established,related counter name \"established\" accept"
-        )?;
-        for family in [4, 6] {
-            let ip = if family == 4 { "ip" } else { "ip6" };
-            writeln!(out, "\t\t{ip} daddr @reserved{family} goto protected")?;
-            writeln!(out, "\t\t{ip} daddr @host{family} goto protected")?;
-        }
-        writeln!(out, "\t\tgoto outside\n\t}}")?;
+        let friends = "\t\tip daddr @friends4 ct state established,related counter name \
+                       \"established\" accept\n";
+        by_destination(out, resolver, friends)?;
 
         writeln!(out, "\tchain to-host {{")?;
         if let Some((udp, tcp)) = at.questions {

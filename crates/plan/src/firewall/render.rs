@@ -11,7 +11,7 @@
 //! rules with names are filled by whoever loads this.
 
 use std::fmt::{self, Write};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use casemate_config::{Destination, FirewallRule, PortRange, Traffic, Transport};
 
@@ -95,16 +95,7 @@ impl Firewall<'_> {
         let resolver = self.link.resolver;
         writeln!(out, "\tchain from-guest {{")?;
         writeln!(out, "\t\toifname != \"{OUTSIDE}\" counter name \"protected\" drop")?;
-        writeln!(
-            out,
-            "\t\tip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 goto outside"
-        )?;
-        for family in [4, 6] {
-            let ip = if family == 4 { "ip" } else { "ip6" };
-            writeln!(out, "\t\t{ip} daddr @reserved{family} goto protected")?;
-            writeln!(out, "\t\t{ip} daddr @host{family} goto protected")?;
-        }
-        writeln!(out, "\t\tgoto outside\n\t}}")?;
+        by_destination(out, resolver, "")?;
 
         writeln!(out, "\tchain to-guest {{")?;
         writeln!(
@@ -239,6 +230,19 @@ impl Firewall<'_> {
 pub(super) fn anew(out: &mut String, family: &str, table: &str) -> fmt::Result {
     writeln!(out, "table {family} {table}\ndelete table {family} {table}")?;
     writeln!(out, "table {family} {table} {{")
+}
+
+/// Ends the chain of what a guest sends: to which of the two chains of rules it goes. `friends` are
+/// lines for those who are no outside and no host.
+pub(super) fn by_destination(out: &mut String, resolver: Ipv4Addr, friends: &str) -> fmt::Result {
+    writeln!(out, "\t\tip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 goto outside")?;
+    out.push_str(friends);
+    for family in [4, 6] {
+        let ip = if family == 4 { "ip" } else { "ip6" };
+        writeln!(out, "\t\t{ip} daddr @reserved{family} goto protected")?;
+        writeln!(out, "\t\t{ip} daddr @host{family} goto protected")?;
+    }
+    writeln!(out, "\t\tgoto outside\n\t}}")
 }
 
 pub(super) fn set(out: &mut String, name: &str, family: u8, elements: &str) -> fmt::Result {
