@@ -18,11 +18,15 @@ use zlink::{Call, Connection};
 
 use crate::failure::Problem;
 use crate::passphrase::Asked;
+use crate::progress::Progress as Shown;
 use crate::{image, lifecycle, running};
 
 /// How long a supervisor that is starting or ending somewhere else is waited for. The longest stop
 /// is 15 s (the plan's stop deadline) and some.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// How often it is shown that something still goes on.
+const TICK: Duration = Duration::from_millis(500);
 
 /// A connection to a supervisor.
 #[derive(Debug)]
@@ -157,6 +161,26 @@ impl Supervisor {
             Ok((Err(error), _)) => Ok(Err(Failure::from_reply(&error))),
             Err(zlink::Error::VarlinkService(error)) => Ok(Err(service_failure(error))),
             Err(_) => Err(self.vanished()),
+        }
+    }
+
+    /// The next news of something that takes a while, shown meanwhile.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) async fn news<T>(
+        &mut self,
+        shown: &mut Shown,
+        state: &str,
+    ) -> Result<Result<Answer<T>, Failure>, Problem>
+    where
+        T: DeserializeOwned + std::fmt::Debug,
+    {
+        loop {
+            tokio::select! {
+                answer = self.receive::<T>() => return answer,
+                () = tokio::time::sleep(TICK) => shown.tick(state),
+            }
         }
     }
 

@@ -118,14 +118,7 @@ pub(crate) async fn stop_one(world: &World, name: &str, force: bool) -> Result<(
     let mut progress = Progress::new(format!("stopping `{name}`"));
     supervisor.send(&Request::Stop(control::Stop { force }), vec![], true).await?;
     loop {
-        let answer = tokio::select! {
-            answer = supervisor.receive::<State>() => answer,
-            () = tokio::time::sleep(Duration::from_millis(500)) => {
-                progress.tick("");
-                continue;
-            }
-        };
-        match answer {
+        match supervisor.news::<State>(&mut progress, "").await {
             Ok(Ok(Answer { more: true, .. })) => {}
             Ok(Ok(_)) => break,
             Ok(Err(failure)) => return Err(Problem::answered(name, failure)),

@@ -209,14 +209,7 @@ async fn detached(supervisor: &mut Supervisor, name: &str) -> Result<Attempt, Pr
     let mut progress = Progress::new(format!("starting `{name}`"));
     let mut state = String::new();
     loop {
-        let answer = tokio::select! {
-            answer = supervisor.receive::<control::Progress>() => answer?,
-            () = tokio::time::sleep(Duration::from_millis(500)) => {
-                progress.tick(&state);
-                continue;
-            }
-        };
-        match answer {
+        match supervisor.news::<control::Progress>(&mut progress, &state).await? {
             Ok(Answer { value, more: true }) => state = value.state,
             Ok(Answer { value, more: false }) => {
                 progress.clear();

@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use casemate_supervise::control::{self, Failure, Request};
 use casemate_supervise::prepare::{Target, World};
@@ -51,14 +50,7 @@ async fn attempt(
     let mut progress = Progress::new(format!("starting `{name}`"));
     let mut state = String::new();
     loop {
-        let answer = tokio::select! {
-            answer = supervisor.receive::<control::Progress>() => answer?,
-            () = tokio::time::sleep(Duration::from_millis(500)) => {
-                progress.tick(&state);
-                continue;
-            }
-        };
-        match answer {
+        match supervisor.news::<control::Progress>(&mut progress, &state).await? {
             Ok(Answer { value, more }) => {
                 if value.session.is_some() || !more {
                     return Ok(Some(ours));
