@@ -6,10 +6,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use casemate_supervise::prepare::World;
 use casemate_volume::{Secret, age};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use tempfile::TempDir;
 
 use crate::failure::Problem;
@@ -64,6 +66,11 @@ impl Desk {
             .filter_map(std::env::var_os)
             .find(|editor| !editor.is_empty())
             .unwrap_or_else(|| "vi".into());
+        // A key that interrupts is meant for the editor: nothing may end this
+        // process while the secret lies there. Handlers, since a child would ignore what is ignored here.
+        for signal in [SIGINT, SIGQUIT, SIGHUP, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::default())?;
+        }
         // As git does: the variable may hold options.
         let mut line: OsString = editor.clone();
         line.push(" \"$@\"");

@@ -265,7 +265,7 @@ fn copy_out(
     let event = event.with("bytes", done.bytes).with("whole", done.problem.is_none());
     audit::note(world, event);
     for name in &done.names {
-        outln!("{}", done.folder.join(name).display());
+        outln!("{}", harmless_line(&done.folder.join(name).display().to_string(), 8192));
     }
     if !done.said.is_empty() {
         eprintln!("note: `{name}` says: {}", harmless_line(done.said.trim_end(), 2048));

@@ -186,9 +186,15 @@ fn rekey(world: &World, names: &[String], from: Option<&Path>) -> Result<u8, Pro
             opened.push((compartment, name, secret, content));
         }
     }
+    let mut keys: Option<(&Compartment, Keys)> = None;
     for (compartment, name, secret, content) in &opened {
         let text = format!("{}/{name}", compartment.name);
-        Keys::of(world, compartment)?.with(&format!("write the secret {text}"), |unlock| {
+        // One question for each compartment is enough.
+        let keys = match keys.take() {
+            Some((of, own)) if of.name == compartment.name => keys.insert((of, own)),
+            _ => keys.insert((compartment, Keys::of(world, compartment)?)),
+        };
+        keys.1.with(&format!("write the secret {text}"), |unlock| {
             age::write(&secret.file, content, unlock)
         })?;
         note(world, compartment, "secret-rekeyed", name);

@@ -22,6 +22,8 @@ const LOOK: u64 = 4 * 1024 * 1024;
 
 /// Room that is kept, where some is: one part of so many of the file system, and no more than that.
 const KEPT_PART: u64 = 20;
+/// Bytes that a file or folder takes beside its content.
+const BLOCK: u64 = 4096;
 const KEPT_MOST: u64 = 1024 * 1024 * 1024;
 
 /// Names of what has arrived that are kept to be told.
@@ -127,7 +129,7 @@ impl<'a> Receiver<'a> {
             file: None,
             item: String::new(),
             pending: (0, 0),
-            since_look: 0,
+            since_look: LOOK,
             lasting: false,
             outcome: Outcome::default(),
         })
@@ -162,13 +164,13 @@ impl<'a> Receiver<'a> {
         match event {
             Event::Begin { lasting, .. } => self.lasting = *lasting,
             Event::Folder(name) => {
-                self.entry(name);
+                self.entry(name)?;
                 let made = place::create_folder(self.here(), name);
                 self.folders.push(made.map_err(make(name))?);
             }
             Event::Leave => drop(self.folders.pop()),
             Event::File { name, executable, .. } => {
-                self.entry(name);
+                self.entry(name)?;
                 let mode = if *executable && self.modes.keep_executable { 0o777 } else { 0o666 };
                 let made = place::create(self.here(), name, Mode::from_bits_truncate(mode));
                 self.file = Some((File::from(made.map_err(make(name))?), (*name).to_owned()));
@@ -176,7 +178,10 @@ impl<'a> Receiver<'a> {
             Event::Data(bytes) => self.data(bytes)?,
             Event::FileEnd => drop(self.file.take()),
             Event::ItemEnd => self.item_end()?,
-            Event::End => return Ok(true),
+            Event::End => {
+                self.last()?;
+                return Ok(true);
+            }
             Event::Aborted(why) => return Err(ReceiveError::Aborted((*why).to_owned())),
         }
         Ok(false)
@@ -205,24 +210,46 @@ impl<'a> Receiver<'a> {
         self.folders.last().map_or(self.stage.folder(), AsFd::as_fd)
     }
 
-    fn entry(&mut self, name: &str) {
+    fn entry(&mut self, name: &str) -> Result<(), ReceiveError> {
         if self.folders.is_empty() {
             name.clone_into(&mut self.item);
         }
         self.pending.0 = self.pending.0.saturating_add(1).min(MAX_ENTRIES);
+        self.look(BLOCK, name)
+    }
+
+    /// So many bytes more: now and then it is looked whether there is room.
+    fn look(&mut self, bytes: u64, name: &str) -> Result<(), ReceiveError> {
+        self.since_look += bytes;
+        if self.modes.keep_room && self.since_look >= LOOK {
+            self.since_look = 0;
+            if !has_room(self.place) {
+                return Err(ReceiveError::Kept { name: name.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is in its place. Before the sender hears so and removes its own, it lasts.
+    fn last(&self) -> Result<(), ReceiveError> {
+        if !self.lasting {
+            return Ok(());
+        }
+        let place = self.place.as_fd();
+        syncfs(place).and_then(|()| nix::unistd::fsync(place)).map_err(|error| {
+            ReceiveError::Write {
+                name: self.place.path().display().to_string(),
+                source: error.into(),
+            }
+        })
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+        let name = self.file.as_ref().map(|(_, name)| name.clone()).ok_or(StreamError::Record)?;
+        self.look(bytes.len() as u64, &name)?;
         let Some((file, name)) = &mut self.file else {
             return Err(StreamError::Record.into());
         };
-        self.since_look += bytes.len() as u64;
-        if self.modes.keep_room && self.since_look >= LOOK {
-            self.since_look = 0;
-            if !has_room(file) {
-                return Err(ReceiveError::Kept { name: name.clone() });
-            }
-        }
         let written = file.write_all(bytes);
         written.map_err(|source| ReceiveError::Write { name: name.clone(), source })?;
         self.pending.1 += bytes.len() as u64;
@@ -232,13 +259,7 @@ impl<'a> Receiver<'a> {
     fn item_end(&mut self) -> Result<(), ReceiveError> {
         let name = std::mem::take(&mut self.item);
         let failed = |source| ReceiveError::Write { name: name.clone(), source };
-        if self.lasting {
-            syncfs(self.place.as_fd()).map_err(|error| failed(error.into()))?;
-        }
         let found = self.stage.publish(&name).map_err(failed)?;
-        if self.lasting {
-            nix::unistd::fsync(self.place.as_fd()).map_err(|error| failed(error.into()))?;
-        }
         let (entries, bytes) = std::mem::take(&mut self.pending);
         let totals = &mut self.outcome.totals;
         totals.items += 1;
@@ -277,10 +298,12 @@ fn make(name: &str) -> impl FnOnce(Errno) -> ReceiveError {
 }
 
 /// More than what is kept is left. What cannot be found out is no reason to refuse.
-fn has_room(file: &File) -> bool {
-    let Ok(found) = fstatvfs(file) else { return true };
+fn has_room(place: &Place) -> bool {
+    let Ok(found) = fstatvfs(place) else { return true };
     let unit = found.fragment_size();
     let all = found.blocks().saturating_mul(unit);
     let kept = (all / KEPT_PART).min(KEPT_MOST);
-    found.blocks_available().saturating_mul(unit) > kept
+    // Some file systems do not count files.
+    let files = found.files() == 0 || found.files_available() > found.files() / KEPT_PART;
+    files && found.blocks_available().saturating_mul(unit) > kept
 }

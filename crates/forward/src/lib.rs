@@ -108,7 +108,7 @@ impl Forwarder {
         let mut state = Forwarded::load(&self.log)?;
         let mut last = Instant::now();
         loop {
-            let (mut sent, mut failing) = (false, false);
+            let (mut sent, mut failing, mut failed) = (false, false, None);
             for lane in &mut self.lanes {
                 if Instant::now() < lane.next {
                     failing = true;
@@ -117,9 +117,15 @@ impl Forwarder {
                 match lane.step(&self.log, &mut state)? {
                     Step::Nothing => {}
                     Step::Sent => sent = true,
-                    Step::Failed(error) if once => return Err(error.into()),
-                    Step::Failed(_) => failing = true,
+                    Step::Failed(error) => {
+                        failing = true;
+                        failed = failed.or(Some(error));
+                    }
                 }
+            }
+            // Each place has had its turn.
+            if let (true, Some(error)) = (once, failed) {
+                return Err(error.into());
             }
             if sent {
                 last = Instant::now();

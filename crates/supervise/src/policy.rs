@@ -77,7 +77,11 @@ impl Place {
                     false => configuration.parent().unwrap_or(Path::new("")).into(),
                 };
                 let beside = folder.join(FOLDER);
-                if beside.exists() { Self::Beside(beside) } else { Self::Usual }
+                // One that is there and cannot be read leaves no policy, not the usual one.
+                match beside.symlink_metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Usual,
+                    _ => Self::Beside(beside),
+                }
             }
         }
     }
