@@ -16,11 +16,10 @@ use casemate_plan::helper::{self, HelperFacts, Order, ToHelper};
 use casemate_plan::network::{FromKeeper, LONGEST_MESSAGE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
-    send, socket,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send, setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::sockets;
 use crate::versions::{is_program, search};
 
 /// Where nft is, which an ordinary user's `PATH` may lack.
@@ -180,13 +179,14 @@ pub fn ask_link(
 }
 
 fn connect_helper(path: &Path) -> Result<OwnedFd, NetworkError> {
-    let failed = |error: Errno| NetworkError::NoHelper { path: path.into(), source: error.into() };
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let connection =
-        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
-    let address = UnixAddr::new(path).map_err(failed)?;
-    connect(connection.as_raw_fd(), &address).map_err(failed)?;
-    Ok(connection)
+    let connect = || -> std::io::Result<OwnedFd> {
+        let connection = sockets::packet_socket()?;
+        // A helper whose queue is full does not hold up whoever only wants to know of it.
+        setsockopt(&connection, sockopt::SendTimeout, &TimeVal::seconds(5))?;
+        sockets::connect_packets(&connection, path)?;
+        Ok(connection)
+    };
+    connect().map_err(|source| NetworkError::NoHelper { path: path.into(), source })
 }
 
 fn tell_helper(connection: &OwnedFd, message: &ToHelper) -> Result<(), NetworkError> {

@@ -112,6 +112,15 @@ impl Firewall<'_> {
 
         writeln!(out, "\tchain input {{")?;
         writeln!(out, "\t\ttype filter hook input priority filter; policy accept;")?;
+        // Who is no guest of this link asks its name server nothing.
+        for (transport, port) in
+            at.questions.iter().flat_map(|(udp, tcp)| [("udp", udp), ("tcp", tcp)])
+        {
+            writeln!(
+                out,
+                "\t\tiifname != \"{name}\" ip daddr {gateway} {transport} dport {port} drop"
+            )?;
+        }
         writeln!(out, "\t\tiifname vmap {{ \"{name}\" : goto to-host }}\n\t}}")?;
 
         writeln!(out, "\tchain output {{")?;
