@@ -9,9 +9,11 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use casemate_netns::error::While;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
+    socket, sockopt,
 };
 
 use crate::NetdError;
@@ -55,10 +57,21 @@ fn handed_over() -> Result<OwnedFd, NetdError> {
     Ok(socket)
 }
 
+fn listens(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let tried = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+        .and_then(|own| connect(own.as_raw_fd(), &UnixAddr::new(path)?));
+    // One whose queue is full listens, too.
+    matches!(tried, Ok(()) | Err(Errno::EAGAIN))
+}
+
 fn make(path: &Path) -> Result<OwnedFd, NetdError> {
     let failed = |source| NetdError::Place { path: path.into(), source };
     match fs::symlink_metadata(path) {
-        // Of a predecessor: who runs is told by the lock.
+        // Of a predecessor, unless somebody listens.
+        Ok(found) if found.file_type().is_socket() && listens(path) => {
+            return Err(NetdError::Another);
+        }
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(failed)?,
         Ok(_) => return Err(failed(std::io::ErrorKind::AlreadyExists.into())),
         Err(_) => {}

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     ControlMessage, MsgFlags, SockFlag, accept4, getsockopt, recv, sendmsg, sockopt,
 };
-use nix::unistd::Uid;
+use nix::unistd::{Uid, User};
 
 /// A connection.
 #[derive(Debug)]
@@ -19,6 +19,9 @@ pub(crate) struct Client {
     socket: OwnedFd,
     /// Who connected: what the kernel said then, whoever has the socket now.
     pub(crate) uid: Uid,
+    /// On whose account its requests are. All users without a name share one: each user has thousands
+    /// of them (subuid(5)), and none of them gets a link.
+    pub(crate) account: Option<Uid>,
     /// Since when.
     pub(crate) since: Instant,
     /// The link that it keeps.
@@ -49,7 +52,8 @@ impl Client {
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
         let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
         let uid = Uid::from_raw(peer.uid());
-        Some(Self { socket, uid, since: Instant::now(), link: None })
+        let account = User::from_uid(uid).ok().flatten().map(|_| uid);
+        Some(Self { socket, uid, account, since: Instant::now(), link: None })
     }
 
     /// Takes one packet. Descriptors that come with it are closed by the kernel: there is no room

@@ -37,8 +37,17 @@ impl Forwarding {
             return Ok(());
         }
         fs::write(&self.record, "").while_("write down that nothing was forwarded")?;
-        nft::load(&self.nft, &guard())?;
+        self.close()?;
         fs::write(SETTING, "1").while_(format!("write {SETTING}"))
+    }
+
+    /// Makes the table that drops what is for no link, where nothing was forwarded before: again, if
+    /// somebody has removed it.
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
+    pub(crate) fn close(&self) -> Result<(), KeeperError> {
+        if self.record.exists() { nft::load(&self.nft, &guard()) } else { Ok(()) }
     }
 
     /// Switches it off, if it was; true when it was.

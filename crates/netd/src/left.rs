@@ -24,7 +24,10 @@ pub(crate) fn mend(program: &Path, state: &Path) -> Result<Vec<String>, KeeperEr
             done.push(format!("removed the interface {device}, which was left"));
         }
     }
-    let left = tables(program)?;
+    let names = tables(program)?.into_iter().map(|(_, name)| name);
+    let mut left: Vec<String> = names.filter(|name| is_own(name)).collect();
+    left.sort();
+    left.dedup();
     if !left.is_empty() {
         nft::load(program, &left.iter().map(|name| removal(name)).collect::<String>())?;
         done.extend(left.iter().map(|name| format!("removed the tables {name}, which were left")));
@@ -64,18 +67,19 @@ struct Entry {
 
 #[derive(Deserialize)]
 struct Table {
+    family: String,
     name: String,
 }
 
-fn tables(program: &Path) -> Result<Vec<String>, KeeperError> {
+/// Every table of this machine: family and name.
+///
+/// # Errors
+/// See [`KeeperError`].
+pub(crate) fn tables(program: &Path) -> Result<Vec<(String, String)>, KeeperError> {
     let text = nft::tables(program)?;
     let listed: Listed = serde_json::from_str(&text).map_err(KeeperError::Order)?;
-    let names = listed.nftables.into_iter().filter_map(|entry| entry.table);
-    let mut names: Vec<String> =
-        names.map(|table| table.name).filter(|name| is_own(name)).collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
+    let tables = listed.nftables.into_iter().filter_map(|entry| entry.table);
+    Ok(tables.map(|one| (one.family, one.name)).collect())
 }
 
 #[cfg(test)]

@@ -32,7 +32,11 @@ pub(crate) struct Link {
     pub(crate) guest: Ipv4Addr,
     /// Name of its device and tables.
     pub(crate) device: String,
+    /// Its firewall, for nft, but for what is in sets.
+    rules: String,
     names: Vec<Name>,
+    /// Who is asked for names.
+    server: Option<Ipv4Addr>,
     resolver: Option<(Resolver, Child)>,
     questions: Option<Child>,
 }
@@ -56,7 +60,9 @@ impl Link {
             compartment: order.compartment.to_string(),
             guest,
             device: device(order.id.get()),
+            rules: String::new(),
             names: names(&order.rules),
+            server: name_server(),
             resolver: None,
             questions: None,
         };
@@ -96,8 +102,7 @@ impl Link {
         let index = netlink::index_of(&self.device)?;
         requests.without_ipv6(index)?;
         requests.add_address(index, ends.host.into(), 31)?;
-        let server = name_server();
-        let sockets = match server {
+        let sockets = match self.server {
             Some(_) => Some(sockets(ends.host)?),
             None => None,
         };
@@ -113,18 +118,49 @@ impl Link {
             default: order.default,
             masquerade: allowed.network.nat_enable,
         };
-        let text = format!("{}{}", firewall.render_on_host(&at), host(&self.device)?);
-        nft::load(program, &text)?;
-        if let (Some((udp, tcp, _)), Some(server)) = (sockets, server) {
+        self.rules = firewall.render_on_host(&at);
+        self.close(program, host)?;
+        if let (Some((udp, tcp, _)), Some(server)) = (sockets, self.server) {
             self.questions = Some(children::questions(udp, tcp, server)?);
-        }
-        if let (false, Some(server)) = (self.names.is_empty(), server) {
-            let names = Names { names: self.names.clone(), server, v6: false };
-            self.resolver = Some(children::names(&names)?);
         }
         requests.bring_up(index)?;
         requests.forward(index)?;
         Ok(tap)
+    }
+
+    /// Loads its firewall, and has the names in it looked up.
+    fn close(
+        &mut self,
+        program: &Path,
+        host: impl Fn(&str) -> Result<String, KeeperError>,
+    ) -> Result<(), KeeperError> {
+        nft::load(program, &format!("{}{}", self.rules, host(&self.device)?))?;
+        if let (false, Some(server)) = (self.names.is_empty(), self.server) {
+            let names = Names { names: self.names.clone(), server, v6: false };
+            self.resolver = Some(children::names(&names)?);
+        }
+        Ok(())
+    }
+
+    /// Makes its firewall anew, after somebody has removed it. Nothing passes meanwhile.
+    ///
+    /// # Errors
+    /// See [`KeeperError`]; the device is down then.
+    pub(crate) fn restore(
+        &mut self,
+        program: &Path,
+        host: impl Fn(&str) -> Result<String, KeeperError>,
+    ) -> Result<(), KeeperError> {
+        let requests = Socket::open(Groups::NONE)?;
+        let index = netlink::index_of(&self.device)?;
+        requests.take_down(index)?;
+        self.resolver = None;
+        // One of its two tables may be there still.
+        nft::load(program, &removal(&self.device))?;
+        self.close(program, host)?;
+        // What it was not allowed to begin meanwhile shall not go on.
+        conntrack::forget(self.guest)?;
+        requests.bring_up(index)
     }
 
     /// Removes it. What cannot be removed is said to the log, and tried again at the next start.

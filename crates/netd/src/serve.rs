@@ -1,14 +1,16 @@
 //! The loop: connections come, ask, keep a link, and go. One thread; whoever asks waits for nobody
 //! but the kernel and nft.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use casemate_netns::error::{KeeperError, While, sentence};
 use casemate_netns::host::HostAddresses;
+use casemate_netns::netlink::Socket;
 use casemate_netns::nft;
+use casemate_plan::firewall::TABLE;
 use casemate_plan::helper::{LONGEST_REQUEST, Order, ToHelper, decode};
 use casemate_plan::network::FromKeeper;
 use nix::errno::Errno;
@@ -21,6 +23,7 @@ use crate::arguments::Arguments;
 use crate::client::{Client, Heard};
 use crate::forwarding::Forwarding;
 use crate::grants::Allowed;
+use crate::left;
 use crate::link::Link;
 
 /// Connections in all, and those without a link of one user other than root.
@@ -47,12 +50,14 @@ pub(crate) struct Helper {
     mended: Vec<String>,
     signals: SignalFd,
     host: HostAddresses,
+    /// Hears of tables that others remove.
+    firewall: Socket,
     forwarding: Forwarding,
     clients: BTreeMap<u64, Client>,
     /// By id.
     links: BTreeMap<u32, Link>,
-    /// Work for each user since a time.
-    asked: HashMap<Uid, (Instant, u32)>,
+    /// Work for each account since a time.
+    asked: HashMap<Option<Uid>, (Instant, u32)>,
     next: u64,
     last: Instant,
 }
@@ -62,6 +67,7 @@ enum Event {
     Signal,
     Connection,
     Host,
+    Firewall,
     Client(u64),
     Names(u32),
 }
@@ -86,6 +92,7 @@ impl Helper {
         Ok(Self {
             signals: SignalFd::with_flags(&set, flags).while_("take signals")?,
             host: HostAddresses::watch()?,
+            firewall: Socket::firewall()?,
             forwarding: Forwarding::new(&nft, &arguments.state),
             arguments,
             nft,
@@ -123,6 +130,7 @@ impl Helper {
                     }
                     Event::Connection => self.connection(),
                     Event::Host => self.host_changed()?,
+                    Event::Firewall => self.firewall_changed()?,
                     Event::Client(number) => self.client(number, &mut buffer),
                     Event::Names(id) => {
                         if let Some(link) = self.links.get_mut(&id)
@@ -151,6 +159,7 @@ impl Helper {
         let mut all: Vec<(BorrowedFd<'_>, Event)> = vec![
             (self.signals.as_fd(), Event::Signal),
             (self.host.as_fd(), Event::Host),
+            (self.firewall.as_fd(), Event::Firewall),
             (self.listener.as_fd(), Event::Connection),
         ];
         for (number, client) in &self.clients {
@@ -183,20 +192,24 @@ impl Helper {
         // nft's end is waited for where it is started.
         let mute = |(id, link): (&u32, &mut Link)| link.is_mute().then_some(*id);
         for id in self.links.iter_mut().filter_map(mute).collect::<Vec<_>>() {
-            let keeper = self.clients.iter().find(|(_, client)| client.link == Some(id));
-            if let Some((&number, client)) = keeper {
-                let reason = "what answers the guest's questions for names has ended".into();
-                client.say(&FromKeeper::Failed { reason }, None);
-                self.leave(number);
-            }
+            self.end(id, "what answers the guest's questions for names has ended".into());
         }
         Ok(false)
+    }
+
+    /// Ends a link, and tells who has it.
+    fn end(&mut self, id: u32, reason: String) {
+        let keeper = self.clients.iter().find(|(_, client)| client.link == Some(id));
+        if let Some((&number, client)) = keeper {
+            client.say(&FromKeeper::Failed { reason }, None);
+            self.leave(number);
+        }
     }
 
     fn connection(&mut self) {
         let Some(client) = Client::accept(&self.listener) else { return };
         // How many links he may have is for his grant to say.
-        let same = |other: &&Client| other.uid == client.uid && other.link.is_none();
+        let same = |other: &&Client| other.account == client.account && other.link.is_none();
         let of_same = self.clients.values().filter(same).count();
         if self.clients.len() >= CLIENTS || (!client.uid.is_root() && of_same >= CLIENTS_OF_ONE) {
             let reason = "there are too many connections to casemate-netd".into();
@@ -211,9 +224,48 @@ impl Helper {
         if self.host.changed()? && !self.links.is_empty() {
             let texts = self.links.values().map(|link| self.host.text(&link.device));
             let text = texts.collect::<Result<String, _>>()?;
-            nft::load(&self.nft, &text)?;
+            if nft::load(&self.nft, &text).is_err() {
+                // Are all of the tables there? New ones know the addresses already.
+                self.close()?;
+                nft::load(&self.nft, &text)?;
+            }
         }
         Ok(())
+    }
+
+    /// Somebody may have removed tables of links.
+    fn firewall_changed(&mut self) -> Result<(), KeeperError> {
+        let is_own =
+            |name: &str| name == TABLE || self.links.values().any(|link| link.device == name);
+        if self.firewall.table_removed(is_own)? { self.close() } else { Ok(()) }
+    }
+
+    /// Makes tables of links anew that somebody has removed: `nft flush ruleset` does, and with it each
+    /// reload of a usual /etc/nftables.conf. A link without them would be open to everything.
+    fn close(&mut self) -> Result<(), KeeperError> {
+        let there = left::tables(&self.nft)?;
+        let has = |family: &str, device: &str| {
+            there.iter().any(|(of, name)| of == family && name == device)
+        };
+        if !self.links.is_empty() && !has("inet", TABLE) {
+            self.forwarding.close()?;
+        }
+        let is_open = |link: &Link| !(has("inet", &link.device) && has("netdev", &link.device));
+        let (mut users, mut lost) = (BTreeSet::new(), Vec::new());
+        for (id, link) in self.links.iter_mut().filter(|(_, link)| is_open(link)) {
+            match link.restore(&self.nft, |table| self.host.text(table)) {
+                Ok(()) => {
+                    let device = &link.device;
+                    eprintln!("casemate-netd: somebody removed the tables {device}; they are new");
+                    users.insert(link.uid.as_raw());
+                }
+                Err(error) => lost.push((*id, sentence(&error))),
+            }
+        }
+        for (id, reason) in lost {
+            self.end(id, format!("its firewall was removed, and cannot be made: {reason}"));
+        }
+        users.into_iter().try_for_each(|uid| self.meet(Uid::from_raw(uid)))
     }
 
     fn client(&mut self, number: u64, buffer: &mut [u8]) {
@@ -246,9 +298,9 @@ impl Helper {
         bytes: &[u8],
     ) -> Result<(FromKeeper, Option<OwnedFd>), String> {
         let client = self.clients.get(&number).ok_or("there is no such connection")?;
-        let (uid, link) = (client.uid, client.link);
+        let (uid, link, account) = (client.uid, client.link, client.account);
         let request = decode(bytes).map_err(|error| sentence(&error));
-        let (since, work) = self.asked.entry(uid).or_insert((Instant::now(), 0));
+        let (since, work) = self.asked.entry(account).or_insert((Instant::now(), 0));
         if since.elapsed() >= IN_TIME {
             (*since, *work) = (Instant::now(), 0);
         }
@@ -297,6 +349,9 @@ impl Helper {
         for number in gone.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.leave(number);
         }
+        // The addresses of those that have left are free, and every table is there.
+        let fresh = self.host_changed().and_then(|()| self.firewall_changed());
+        fresh.map_err(|error| sentence(&error))?;
         let allowed = Allowed::of(uid, self.arguments.config.as_deref())?;
         let ends = self.check(uid, order, &allowed)?;
         let id = order.id.get();

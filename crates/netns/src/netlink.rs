@@ -24,6 +24,8 @@ const TRIES: usize = 100;
 /// `struct nlmsghdr`, `struct rtmsg`, `struct ifinfomsg`, `struct ifaddrmsg`: bytes.
 const HEADER: usize = 16;
 const ROUTE: usize = 12;
+/// `struct nfgenmsg`: bytes.
+const GENERAL: usize = 4;
 /// `NLM_F_DUMP_INTR`, linux/netlink.h: what was listed changed meanwhile.
 const INTERRUPTED: u16 = 0x10;
 
@@ -66,6 +68,39 @@ impl Socket {
         socket(AddressFamily::Netlink, kind, flags, SockProtocol::NetlinkNetFilter)
             .map(Self)
             .while_("open a socket to the kernel's packet filter")
+    }
+
+    /// Opens one that hears of every change of the kernel's firewall.
+    ///
+    /// # Errors
+    /// See [`KeeperError`]. It takes CAP_NET_ADMIN.
+    pub fn firewall() -> Result<Self, KeeperError> {
+        let opened = Self::netfilter()?;
+        let group = 1 << (libc::NFNLGRP_NFTABLES - 1);
+        bind(opened.0.as_raw_fd(), &NetlinkAddr::new(0, group)).while_("hear of tables")?;
+        Ok(opened)
+    }
+
+    /// Takes what was heard of the firewall; true when a table of which `is_one` is true was removed,
+    /// or may have been, as something was missed.
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
+    pub fn table_removed(&self, is_one: impl Fn(&str) -> bool) -> Result<bool, KeeperError> {
+        let (mut buffer, mut removed) = (vec![0; LONGEST], false);
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    let told = messages(&buffer[..length])?;
+                    let mut names = told.iter().filter_map(removed_table);
+                    removed |= names.any(&is_one);
+                }
+                Err(Errno::ENOBUFS) => removed = true,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(removed),
+                Err(error) => return Err(error).while_("hear of tables"),
+            }
+        }
     }
 
     /// Opens one in this process's network namespace.
@@ -183,6 +218,12 @@ impl Socket {
         self.ask(libc::RTM_NEWLINK, 0, &link(index, up, up)).while_("bring the TAP device up")
     }
 
+    /// Takes an interface down.
+    pub fn take_down(&self, index: u32) -> Result<(), KeeperError> {
+        let body = link(index, 0, libc::IFF_UP as u32);
+        self.ask(libc::RTM_NEWLINK, 0, &body).while_("take the TAP device down")
+    }
+
     /// Lets packets that come in by this interface leave by another. There is no /proc/sys here.
     pub fn forward(&self, index: u32) -> Result<(), KeeperError> {
         let mut setting = Vec::new();
@@ -225,6 +266,29 @@ impl Socket {
         let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         let answers = messages(&buffer[..length]).map_err(|_| Errno::EBADMSG)?;
         answers.first().ok_or(Errno::EBADMSG)?.result()
+    }
+
+    /// Lists connections that the kernel tracks: of each the attributes that it is described by. `kind`
+    /// and `body` are the question (nfnetlink_conntrack.h).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn list(&self, kind: u16, body: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
+        self.send(kind, (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16, body)?;
+        let (mut found, mut buffer) = (Vec::new(), vec![0; LONGEST]);
+        loop {
+            let length = match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            for message in messages(&buffer[..length]).map_err(|_| Errno::EBADMSG)? {
+                match i32::from(message.kind) {
+                    libc::NLMSG_DONE => return Ok(found),
+                    libc::NLMSG_ERROR => message.result()?,
+                    _ => found.push(message.body.get(GENERAL..).ok_or(Errno::EBADMSG)?.to_vec()),
+                }
+            }
+        }
     }
 
     fn say(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), KeeperError> {
@@ -304,22 +368,25 @@ fn messages(datagram: &[u8]) -> Result<Vec<Message<'_>>, KeeperError> {
     Ok(found)
 }
 
+/// The name of the table that a message says is gone (linux/netfilter/nf_tables.h).
+fn removed_table<'a>(message: &Message<'a>) -> Option<&'a str> {
+    /// `NFNL_SUBSYS_NFTABLES`, `NFT_MSG_DELTABLE`, `NFTA_TABLE_NAME`.
+    const REMOVED: u16 = (10 << 8) | 2;
+    const NAME: u16 = 1;
+    if message.kind != REMOVED {
+        return None;
+    }
+    let name = value_of(message.body.get(GENERAL..)?, NAME)??;
+    std::ffi::CStr::from_bytes_until_nul(name).ok()?.to_str().ok()
+}
+
 /// The destination of a route whose packets stay on this machine.
 fn own_route(body: &[u8]) -> Option<(IpAddr, u8)> {
     let &[family, prefix, _, _, _, _, _, kind, ..] = body.first_chunk::<ROUTE>()?;
     if ![libc::RTN_LOCAL, libc::RTN_BROADCAST, libc::RTN_ANYCAST].contains(&kind) {
         return None;
     }
-    let mut rest = body.get(ROUTE..)?;
-    let mut destination: &[u8] = &[];
-    while let Some(&[a, b, c, d]) = rest.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([a, b]));
-        let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([c, d]) == libc::RTA_DST {
-            destination = value;
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
+    let destination = value_of(body.get(ROUTE..)?, libc::RTA_DST)?.unwrap_or_default();
     let address = match (i32::from(family), destination.len()) {
         (libc::AF_INET, 4) => IpAddr::from(<[u8; 4]>::try_from(destination).ok()?),
         (libc::AF_INET6, 16) => IpAddr::from(<[u8; 16]>::try_from(destination).ok()?),
@@ -329,6 +396,20 @@ fn own_route(body: &[u8]) -> Option<(IpAddr, u8)> {
         _ => return None,
     };
     Some((address, prefix))
+}
+
+/// The value of the last attribute of a kind, if there is one; none at all when they are cut off.
+pub fn value_of(mut attributes: &[u8], wanted: u16) -> Option<Option<&[u8]>> {
+    let mut found = None;
+    while let Some(&[a, b, c, d]) = attributes.first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let value = attributes.get(4..length)?;
+        if u16::from_ne_bytes([c, d]) == wanted {
+            found = Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(found)
 }
 
 /// `struct ifinfomsg`.
@@ -367,6 +448,21 @@ mod tests {
         let mut body = Vec::new();
         attribute(&mut body, 8, &[1]);
         assert_eq!(body, [5, 0, 8, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn removed_table_is_told_by_its_name() {
+        let mut body = vec![1, 0, 0, 0];
+        attribute(&mut body, 2, &[0; 4]);
+        attribute(&mut body, 1, b"cmtap3\0");
+        let message = |kind, body| Message { kind, flags: 0, body };
+        assert_eq!(removed_table(&message(0xa02, &body)), Some("cmtap3"));
+        // A table that was made.
+        assert_eq!(removed_table(&message(0xa00, &body)), None);
+        for end in 0..body.len() {
+            let cut = removed_table(&message(0xa02, &body[..end]));
+            assert!(cut.is_none() || cut == Some("cmtap3"), "{end}: {cut:?}");
+        }
     }
 
     #[test]
