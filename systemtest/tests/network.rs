@@ -295,7 +295,7 @@ fn start_without_a_way_outside_says_so() {
     // Versions of passt since late 2024 need no route.
     let done = world.casemate(["start", world.name()]).done();
     if done.code == Some(0) {
-        return;
+        return skip(here!(), "this pasta needs no route");
     }
     let done = done.exits(1);
     done.says("could not make the network").says("has the host a default route?");

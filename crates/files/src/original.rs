@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, RenameFlags, renameat, renameat2};
-use nix::sys::stat::{FileStat, Mode, fchmod};
+use nix::fcntl::{Flock, FlockArg, OFlag, renameat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::decode::{Decoder, Event};
@@ -24,6 +24,16 @@ const MORE: u64 = 256 * 1024 * 1024;
 
 /// Files beside the original among which left ones are looked for.
 const MAX_LOOKED_AT: usize = 100_000;
+
+/// Why what came back is not in its place. It is kept.
+#[derive(Debug, thiserror::Error)]
+#[error("what came back is {}, until the next file is opened there", .kept.display())]
+pub struct ReplaceError {
+    /// Where.
+    pub kept: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
 
 /// A file as it was when it was sent.
 #[derive(Debug)]
@@ -84,15 +94,18 @@ impl Original {
         let mode = Mode::from_bits_truncate(0o600);
         for attempt in 0..100 {
             let name = format!("{STAGING}{}-{attempt}", std::process::id());
-            match place::create(std::os::fd::AsFd::as_fd(&self.folder), &name, mode) {
+            match place::create(self.folder.as_fd(), &name, mode) {
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
                 Ok(file) => {
                     self.temporary = Some(name);
                     let file = File::from(file);
-                    let lock = Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock);
+                    let lock = Flock::lock(file.try_clone()?, FlockArg::LockExclusive);
                     self.lock = Some(lock.map_err(|(_, error)| error)?);
-                    return Ok(file);
+                    // Another one may have taken it for left, in the moment without a lock.
+                    if fstat(&file)?.st_nlink > 0 {
+                        return Ok(file);
+                    }
                 }
             }
         }
@@ -119,14 +132,13 @@ impl Original {
     /// sent any more.
     ///
     /// # Errors
-    /// Neither can be done; the original is as it was.
-    pub fn replace(mut self, changed: &File) -> io::Result<Replaced> {
-        let Some(temporary) = self.temporary.take() else { return Err(Errno::ENOENT.into()) };
-        let done = self.put(changed, &temporary);
-        if done.is_err() {
-            self.temporary = Some(temporary);
-        }
-        done
+    /// Neither can be done; the original is as it was, and what has come stays beside it.
+    pub fn replace(mut self, changed: &File) -> Result<Replaced, ReplaceError> {
+        let temporary = self.temporary.take().unwrap_or_default();
+        self.put(changed, &temporary).map_err(|source| {
+            let kept = self.path.with_file_name(&temporary);
+            ReplaceError { kept, source }
+        })
     }
 
     fn put(&self, changed: &File, temporary: &str) -> io::Result<Replaced> {
@@ -139,8 +151,7 @@ impl Original {
         }
         for number in 2.. {
             let Some(name) = numbered(&self.name, number) else { break };
-            let flags = RenameFlags::RENAME_NOREPLACE;
-            match renameat2(&self.folder, temporary, &self.folder, name.as_str(), flags) {
+            match place::put(self.folder.as_fd(), temporary, self.folder.as_fd(), &name) {
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
                 Ok(()) => return Ok(Replaced::Beside(name)),

@@ -152,25 +152,13 @@ impl Stage<'_> {
     pub(crate) fn publish(&self, name: &str) -> io::Result<String> {
         for number in 1.. {
             let Some(free) = numbered(name, number) else { break };
-            match self.put(name, &free) {
+            match put(self.folder(), name, self.place.as_fd(), &free) {
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
                 Ok(()) => return Ok(free),
             }
         }
         Err(io::Error::other("its name is taken, with every number"))
-    }
-
-    fn put(&self, name: &str, free: &str) -> Result<(), Errno> {
-        let (from, to) = (self.folder(), self.place.as_fd());
-        match renameat2(from, name, to, free, RenameFlags::RENAME_NOREPLACE) {
-            // A file system that cannot; a link does the same for files.
-            Err(Errno::EINVAL | Errno::ENOSYS) => {
-                linkat(from, name, to, free, LinkatFlags::empty())?;
-                unlinkat(from, name, UnlinkatFlags::NoRemoveDir)
-            }
-            other => other,
-        }
     }
 
     /// Removes what lies here.
@@ -215,4 +203,24 @@ pub(crate) fn create(folder: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<O
 pub(crate) fn create_folder(folder: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     mkdirat(folder, name, Mode::from_bits_truncate(0o777))?;
     entry::open_folder(folder, name)
+}
+
+/// Gives what lies in one folder under `name` a free name in another.
+///
+/// # Errors
+/// The kernel's; `EEXIST` where the name is taken.
+pub(crate) fn put(
+    from: BorrowedFd<'_>,
+    name: &str,
+    to: BorrowedFd<'_>,
+    free: &str,
+) -> Result<(), Errno> {
+    match renameat2(from, name, to, free, RenameFlags::RENAME_NOREPLACE) {
+        // A file system that cannot; a link does the same for files.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            linkat(from, name, to, free, LinkatFlags::empty())?;
+            unlinkat(from, name, UnlinkatFlags::NoRemoveDir)
+        }
+        other => other,
+    }
 }

@@ -4,11 +4,13 @@
 //! A link that was named is followed, as `cp` does; one inside a folder is left out and told, and so is
 //! what is neither file nor folder. To be moved, everything must go: then both are refused.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
@@ -98,7 +100,7 @@ pub(crate) trait Visitor {
 /// Something that was named.
 #[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) folder: OwnedFd,
+    pub(crate) folder: Rc<OwnedFd>,
     real: std::ffi::CString,
     name: String,
     path: PathBuf,
@@ -106,10 +108,16 @@ pub(crate) struct Item {
 
 /// Finds what was named.
 pub(crate) fn items(paths: &[PathBuf], moving: bool) -> Result<Vec<Item>, WalkError> {
-    paths.iter().map(|path| item(path, moving)).collect()
+    // Whoever names a thousand files names them in few folders, and may have open a thousand.
+    let mut folders = BTreeMap::new();
+    paths.iter().map(|path| item(path, moving, &mut folders)).collect()
 }
 
-fn item(path: &Path, moving: bool) -> Result<Item, WalkError> {
+fn item(
+    path: &Path,
+    moving: bool,
+    folders: &mut BTreeMap<PathBuf, Rc<OwnedFd>>,
+) -> Result<Item, WalkError> {
     let failed = || WalkError::io::<io::Error>(path);
     let real = path.canonicalize().map_err(failed())?;
     if moving && path.symlink_metadata().map_err(failed())?.is_symlink() {
@@ -121,9 +129,17 @@ fn item(path: &Path, moving: bool) -> Result<Item, WalkError> {
     let name = path.file_name().unwrap_or(last);
     let name = name::check(name.as_bytes())
         .map_err(|source| WalkError::Name { path: path.into(), source })?;
-    let folder = std::fs::File::open(parent).map_err(failed())?;
+    let folder = match folders.get(parent) {
+        Some(folder) => Rc::clone(folder),
+        None => {
+            let opened = std::fs::File::open(parent).map_err(failed())?;
+            let folder = Rc::new(OwnedFd::from(opened));
+            folders.insert(parent.into(), Rc::clone(&folder));
+            folder
+        }
+    };
     Ok(Item {
-        folder: folder.into(),
+        folder,
         real: entry::c_string(Path::new(last)).map_err(WalkError::io(path))?,
         name: name.to_owned(),
         path: path.into(),

@@ -52,3 +52,34 @@ fn nothing_stays_of_what_never_came_and_the_next_removes_what_the_dead_left() {
     assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
     assert!(Original::open(folder.path()).is_err());
 }
+
+#[test]
+fn what_cannot_be_put_into_place_is_told_and_where_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inner = folder.path().join("inner");
+    fs::create_dir(&inner).expect("made");
+    fs::write(inner.join("a"), "before").expect("written");
+    let mut original = Original::open(&inner.join("a")).expect("opened");
+    let mut file = original.temporary().expect("made");
+    file.write_all(b"after").expect("written");
+    // Its folder has gone, so that nothing in it has a name.
+    fs::remove_dir_all(&inner).expect("removed");
+    let error = original.replace(&file).expect_err("no place");
+    assert!(error.to_string().contains("/inner/.incoming-"), "{error}");
+    assert_eq!(error.source.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_thousand_files_of_one_folder_take_one_descriptor() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths: Vec<_> = (0..2000).map(|number| folder.path().join(number.to_string())).collect();
+    for path in &paths {
+        fs::write(path, "x").expect("written");
+    }
+    let open = || fs::read_dir("/proc/self/fd").expect("read").count();
+    let before = open();
+    let sender = casemate_files::Sender::new(&paths, false).expect("prepared");
+    // Other tests of this process open some, too.
+    assert!(open() < before + 50, "{} and {}", before, open());
+    assert_eq!(sender.survey().entries, 2000);
+}

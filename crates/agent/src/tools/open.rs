@@ -8,7 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use casemate_files::{Decoder, Limits, Original, Place, Replaced, Sender, Sum, receive_single};
+use casemate_files::{
+    Decoder, Limits, Original, Place, ReplaceError, Replaced, Sender, Sum, receive_single,
+};
 
 use super::copy;
 use super::{ToolError, finish, handler};
@@ -37,6 +39,9 @@ fn open(words: Vec<OsString>) -> Result<(), ToolError> {
     let path = PathBuf::from(file);
     let failed =
         |error: io::Error| ToolError::failed(&format!("could not open {}", path.display()), &error);
+    let unplaced = |error: ReplaceError| {
+        ToolError::failed(&format!("could not put what came back into {}", path.display()), &error)
+    };
     let mut original = Original::open(&path).map_err(failed)?;
     let sender = copy::prepare(std::slice::from_ref(&path), false)?;
     let service = match view_only {
@@ -65,7 +70,7 @@ fn open(words: Vec<OsString>) -> Result<(), ToolError> {
     };
     if came
         && !view_only
-        && let Replaced::Beside(name) = original.replace(&temporary).map_err(failed)?
+        && let Replaced::Beside(name) = original.replace(&temporary).map_err(unplaced)?
     {
         eprintln!("casemate-open-in-vm: the file was changed here, too; the other is `{name}`");
     }

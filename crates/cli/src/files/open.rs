@@ -42,8 +42,9 @@ fn open_address(world: &World, target: &Target, text: &str, verbose: bool) -> Re
     let taker = Taker::start(&What::Reply, &socket, None)?;
     frames::send(&socket, casemate_wire::Kind::Stdin, &[])?;
     drop(socket);
-    let done = taker.done()?;
+    let done = taker.done();
     audit::note(world, Event::of(&name, "open").with("what", "address"));
+    let done = done?;
     if done.code == Some(0) {
         return Ok(0);
     }
@@ -83,12 +84,13 @@ fn open_file(
         return Err(problem);
     }
     // Until whoever shows it has ended.
-    let done = taker.done()?;
-    let back = done.came && !arguments.view_only;
+    let done = taker.done();
+    let back = !arguments.view_only && done.as_ref().is_ok_and(|done| done.came);
     audit::note(
         world,
         event.with("from", Service::HOST).with("opened", true).with("returned", back),
     );
+    let done = done?;
     if let Some(why) = done.problem {
         let problem =
             Problem::new(format!("`{name}` did not open the file, or lost what became of it"));
@@ -97,7 +99,11 @@ fn open_file(
         return Err(Problem { causes, ..problem });
     }
     if back {
-        match original.replace(&temporary).map_err(failed)? {
+        let replaced = original.replace(&temporary).map_err(|error| {
+            Problem::new(format!("could not put what `{name}` made of {} there", path.display()))
+                .because(&error)
+        })?;
+        match replaced {
             Replaced::Original => eprintln!("note: {} was changed in `{name}`", path.display()),
             Replaced::Beside(other) => eprintln!(
                 "note: {} was changed here, too; what `{name}` made of it is `{other}` beside it",
