@@ -138,7 +138,10 @@ impl Compartment {
         {
             self.effects.push_back(Effect::Cancelled { client, source });
         }
-        self.effects.push_back(Effect::Announce(which));
+        let told = |it: &Effect| matches!(it, Effect::Announce(one) if *one == which);
+        if !self.effects.iter().any(told) {
+            self.effects.push_back(Effect::Announce(which));
+        }
         number
     }
 

@@ -88,8 +88,8 @@ struct Offer {
     until: Instant,
 }
 
-/// The broker's offer on its way to a client. Its descriptor is the client's and may be anything;
-/// `splice` out of a pipe of our own never waits for it.
+/// The broker's offer on its way to a client. Its descriptor is the client's, of which nothing is known but
+/// that it is a pipe: `splice` from one to the other never waits.
 #[derive(Debug)]
 struct Transfer {
     kind: String,
@@ -242,7 +242,10 @@ impl Control {
     /// A client pastes the broker's offer.
     pub(crate) fn serve(&mut self, number: u64, kind: String, to: OwnedFd) {
         let Some(offer) = self.offer.as_ref().filter(|it| it.number == number) else { return };
-        if self.transfers.len() >= TRANSFERS {
+        // Nothing but a pipe takes a splice without waiting: with a socket, its own flag counts.
+        let stat = rustix::fs::fstat(&to);
+        let is_pipe = stat.is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Fifo);
+        if self.transfers.len() >= TRANSFERS || !is_pipe {
             return;
         }
         let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;

@@ -1,7 +1,7 @@
 //! Every number a client can push against, in one table.
 //!
-//! What they add up to is bounded as well: 32 clients with full queues and tables stay below the
-//! 64 MiB that the process limits itself to.
+//! What they add up to is more than the process allows itself: that is measured, and whoever has most
+//! of it goes ([`HEAP`]).
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub const COORDINATE: i32 = 1 << 20;
 /// Rectangles of one region.
 pub const REGION: usize = 512;
 
-/// Rectangles of all regions of a client, those that surfaces keep not counted again.
+/// Rectangles of all regions of a client, and of those that its surfaces keep.
 pub const REGION_SUM: usize = 16_384;
 
 /// Rectangles of damage between two commits; more become one that is everything.
@@ -70,6 +70,9 @@ pub const TYPES: usize = 128;
 
 /// Bytes of a type's name.
 pub const TYPE: usize = 255;
+
+/// Bytes of the names of all types of a selection. Office programs have 2 KiB.
+pub const TYPE_SUM: usize = 8 * 1024;
 
 /// Selections and drags a client was told of and has not destroyed; it is told of no other until
 /// it has.
@@ -101,6 +104,9 @@ pub const UP_FDS: usize = 28;
 
 /// Bytes for a client that are not sent: it is disconnected when there are more.
 pub const DOWN: usize = 512 * 1024;
+
+/// Bytes for a client that are not sent: it hears of no other selection until it has read them.
+pub const DOWN_LATE: usize = 64 * 1024;
 
 /// Descriptors for a client that are not sent; more data is then not asked of it.
 pub const DOWN_FDS: usize = 32;
@@ -138,3 +144,10 @@ pub const OPEN_FILES: u64 = 4096;
 
 /// Bytes of this process's memory.
 pub const MEMORY: u64 = 64 << 20;
+
+/// Bytes that it has allocated for all clients; beyond, the one with most of them is disconnected. What is
+/// between this and [`MEMORY`] is for gaps of the allocator, stack and program, and one turn of a client.
+pub const HEAP: usize = 40 << 20;
+
+/// Bytes that it has allocated for one client. A browser with many tabs has some 2 MiB.
+pub const CLIENT_HEAP: usize = 12 << 20;

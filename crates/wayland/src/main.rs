@@ -1,5 +1,6 @@
 //! `casemate-wayland`: see the library. `--help` prints the command line.
 
+use std::alloc::System;
 use std::ffi::OsString;
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -9,12 +10,17 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 
+use cap::Cap;
 use casemate_wayland::arguments::{self, Arguments, HELP, Place};
 use casemate_wayland::control::Control;
 use casemate_wayland::label::Label;
 use casemate_wayland::server::{Descriptors, Server, unblock};
 use casemate_wayland::settings::Settings;
 use casemate_wayland::{confine, connector};
+
+/// Counts what is allocated, for the limits of clients.
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -96,7 +102,8 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
         allow_activation: arguments.allow_activation,
         allow_constraints: arguments.allow_constraints,
     };
-    let mut server = Server::new(settings, Descriptors { listener, connector }, control, log);
+    let heap = || HEAP.allocated();
+    let mut server = Server::new(settings, Descriptors { listener, connector }, control, log, heap);
     confine::server()?;
     server.run().map_err(Failure::Serve)
 }

@@ -22,6 +22,9 @@ use crate::settings::Settings;
 /// Takes a line for the log.
 pub type Log = fn(&str);
 
+/// How many bytes this process has allocated.
+pub type Heap = fn() -> usize;
+
 /// Descriptors the server begins with.
 #[derive(Debug)]
 pub struct Descriptors {
@@ -42,6 +45,9 @@ pub struct Server {
     clients: BTreeMap<u64, Slot>,
     last: u64,
     log: Log,
+    heap: Heap,
+    /// What was allocated before there were clients.
+    base: usize,
     /// When the log's count began, and the lines since.
     logged: (Instant, u32),
 }
@@ -50,6 +56,8 @@ pub struct Server {
 #[derive(Debug)]
 struct Slot {
     since: Instant,
+    /// Bytes that were allocated while it was served, less those that were freed.
+    heap: usize,
     state: State,
 }
 
@@ -73,7 +81,13 @@ enum Source {
 
 impl Server {
     /// A server without clients.
-    pub fn new(settings: Settings, descriptors: Descriptors, control: Control, log: Log) -> Self {
+    pub fn new(
+        settings: Settings,
+        descriptors: Descriptors,
+        control: Control,
+        log: Log,
+        heap: Heap,
+    ) -> Self {
         Self {
             settings: Rc::new(settings),
             compartment: Rc::default(),
@@ -83,6 +97,8 @@ impl Server {
             clients: BTreeMap::new(),
             last: 0,
             log,
+            heap,
+            base: heap(),
             logged: (Instant::now(), 0),
         }
     }
@@ -121,6 +137,7 @@ impl Server {
         for key in keys {
             self.attempt(key, |client| {
                 let here = client.down.flush()? && client.up.flush()?;
+                client.announce_late()?;
                 if here { Ok(()) } else { Err(Fault::Left) }
             });
         }
@@ -153,7 +170,7 @@ impl Server {
                 0 => PollFlags::empty(),
                 _ => PollFlags::OUT,
             };
-            let read = if client.wants_input() { PollFlags::IN } else { PollFlags::empty() };
+            let read = if client.wants_more() { PollFlags::IN } else { PollFlags::empty() };
             sources.push(Source::Down(*key));
             fds.push(PollFd::new(&client.down, read | out(&client.down)));
             sources.push(Source::Up(*key));
@@ -185,7 +202,7 @@ impl Server {
             let Ok(socket) = accept_with(&self.listener, flags) else { return };
             self.last += 1;
             let state = State::Waiting(socket);
-            self.clients.insert(self.last, Slot { since: Instant::now(), state });
+            self.clients.insert(self.last, Slot { since: Instant::now(), heap: 0, state });
             if self.connector.ask(self.last).is_err() {
                 let fault = Fault::Upstream("nobody connects to it".into());
                 self.end(self.last, &fault);
@@ -222,7 +239,14 @@ impl Server {
     fn attempt(&mut self, key: u64, act: impl FnOnce(&mut Client) -> Result<(), Fault>) {
         let Some(slot) = self.clients.get_mut(&key) else { return };
         let State::Served(client) = &mut slot.state else { return };
-        if let Err(fault) = act(client) {
+        let before = (self.heap)();
+        let done = act(client);
+        slot.heap = (slot.heap + (self.heap)()).saturating_sub(before);
+        let done = match slot.heap > limits::CLIENT_HEAP {
+            true => done.and(Err(Fault::limit("bytes of memory", limits::CLIENT_HEAP))),
+            false => done,
+        };
+        if let Err(fault) = done {
             self.end(key, &fault);
         }
     }
@@ -304,6 +328,12 @@ impl Server {
         {
             self.end(key, &Fault::limit("objects of all clients", limits::ALL_OBJECTS));
         }
+        let most = self.clients.iter().max_by_key(|(_, slot)| slot.heap).map(|(key, _)| *key);
+        if (self.heap)().saturating_sub(self.base) > limits::HEAP
+            && let Some(key) = most
+        {
+            self.end(key, &Fault::limit("bytes of memory of all clients", limits::HEAP));
+        }
         self.control.expire(&mut self.compartment.borrow_mut());
     }
 }
@@ -316,11 +346,10 @@ fn read_client(client: &mut Client, flags: PollFlags) -> Result<(), Fault> {
         // It hung up while it may not be read: what it said last is of no more use.
         return if flags.contains(PollFlags::HUP) { Err(Fault::Left) } else { Ok(()) };
     }
-    if client.down.read()? {
+    // What it said before it left counts still, and is handled in its turn.
+    if !client.wants_more() || client.down.read()? {
         return Ok(());
     }
-    // What it said before it left counts still.
-    while client.handle_requests()? {}
     let _ = client.up.flush();
     Err(Fault::Left)
 }

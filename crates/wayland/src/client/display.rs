@@ -16,6 +16,11 @@ pub(crate) fn error(_: &mut Client, mut call: Call) -> Result<(), Fault> {
     Err(Fault::Ended(format!("error {code}, {}", harmless_line(&text, MESSAGE))))
 }
 
+/// The destructor of an object that is a way to others and nothing else.
+pub(crate) fn end(client: &mut Client, call: Call) -> Result<(), Fault> {
+    client.end(&call)
+}
+
 /// `wl_display.delete_id`: an id is free again, here and at the client.
 pub(crate) fn delete_id(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let up = call.uint()?;

@@ -120,6 +120,7 @@ impl Client {
             return Err(Fault::protocol(icon, "the surface is something else already"));
         }
         surface.role = SurfaceRole::DragIcon;
+        surface.told.offset = (0, 0);
         Ok(surface.up)
     }
 
@@ -303,7 +304,9 @@ impl Client {
     ) -> Result<(), Fault> {
         let Some(&source) = self.drag.sources.get(&up) else { return Ok(()) };
         let Some(version) = self.ids.live(source).map(|it| it.version) else { return Ok(()) };
-        let ours = |drag: &crate::compartment::Drag| drag.source == Some(source);
+        let key = self.key;
+        let ours =
+            |drag: &crate::compartment::Drag| drag.client == key && drag.source == Some(source);
         let arguments = match (name, &arguments[..]) {
             ("target", [Arg::String(kind)]) => {
                 let compartment = self.compartment.borrow();

@@ -128,6 +128,7 @@ impl Client {
         if dirty {
             self.request(up, Interface::Surface, "commit", Vec::new())?;
         }
+        self.check_upstream()?;
         Ok(dirty)
     }
 
@@ -231,6 +232,7 @@ impl Client {
     ) -> Result<bool, Fault> {
         let Some(surface) = self.surfaces.get(&id) else { return Ok(false) };
         let (up, mapped, viewport) = (surface.up, surface.told.mapped, surface.viewport);
+        let own_version = surface.version;
         let cut = shown.and_then(|shown| cut(surface, shown));
         let content = surface.now.buffer.filter(|it| shown.is_some() && self.is_there(*it));
         // Old content of what was hidden comes back as it is.
@@ -244,9 +246,8 @@ impl Client {
             |buffer: u32, (x, y): (i32, i32)| vec![Arg::Object(buffer), Arg::Int(x), Arg::Int(y)];
         let stays = shown.is_some() && mapped && surface.now.buffer.is_some() && new.is_none();
         if let Some(buffer) = attach {
-            let side = limits::DRAG_ICON_SIDE;
-            let offset = (offset.0.clamp(-side, side), offset.1.clamp(-side, side));
-            let version = self.own.compositor_version.min(surface.version);
+            let offset = self.drag_offset(id, offset);
+            let version = self.own.compositor_version.min(own_version);
             match version >= 5 {
                 true if offset != (0, 0) => {
                     let numbers = vec![Arg::Int(offset.0), Arg::Int(offset.1)];
@@ -289,6 +290,16 @@ impl Client {
         Ok(dirty)
     }
 
+    /// How far what is dragged may move against the pointer: in sum, not beyond its own size.
+    fn drag_offset(&mut self, id: u32, (x, y): (i32, i32)) -> (i32, i32) {
+        let Some(surface) = self.surfaces.get_mut(&id) else { return (0, 0) };
+        let side = limits::DRAG_ICON_SIDE;
+        let from = surface.told.offset;
+        let within = |from: i32, by: i32| from.saturating_add(by).clamp(-side, side);
+        surface.told.offset = (within(from.0, x), within(from.1, y));
+        (surface.told.offset.0 - from.0, surface.told.offset.1 - from.1)
+    }
+
     fn emit_regions(&mut self, id: u32, shown: Rect) -> Result<bool, Fault> {
         let Some(surface) = self.surfaces.get_mut(&id) else { return Ok(false) };
         if surface.told.regions == Some(shown) {
@@ -318,7 +329,8 @@ fn cut(surface: &super::surface::Surface, shown: Rect) -> Option<([i32; 4], (i32
     let size = surface.size()?;
     let plain = surface.now.source.is_none() && surface.now.destination.is_none();
     if plain && shown == Rect::of(size) {
-        return None;
+        // Its size is said all the same: the compositor shows no other, whatever the buffer is.
+        return Some(([-256; 4], size));
     }
     let [x, y, width, height] =
         surface.now.source.unwrap_or([0, 0, fixed(buffer.0), fixed(buffer.1)]);

@@ -105,23 +105,13 @@ impl Client {
     /// The client has destroyed an object: the compositor is told where it has one, and where not,
     /// the id is free at once.
     pub(crate) fn end(&mut self, call: &Call) -> Result<(), Fault> {
-        self.end_object(call.object, call.interface, call.opcode)
-    }
-
-    pub(crate) fn end_object(
-        &mut self,
-        id: u32,
-        interface: Interface,
-        opcode: u16,
-    ) -> Result<(), Fault> {
-        let _ = interface;
-        match self.ids.live(id).and_then(|object| object.up) {
+        match self.ids.live(call.object).and_then(|object| object.up) {
             Some(up) => {
-                self.up.put(up, opcode, Vec::new())?;
-                self.ids.destroy(id);
+                self.up.put(up, call.opcode, Vec::new())?;
+                self.ids.destroy(call.object);
                 Ok(())
             }
-            None => self.free(id),
+            None => self.free(call.object),
         }
     }
 

@@ -99,6 +99,8 @@ impl Client {
         let bars = bars.try_into().map_err(|_| Fault::Bug("a frame has six parts"))?;
         if let Some(surface) = self.surfaces.get_mut(&id) {
             surface.frame = Some(Frame { bars, edges, told: None });
+            // Below and above the client's subsurfaces, which may be there already.
+            surface.told.order.clear();
         }
         Ok(())
     }
@@ -125,9 +127,12 @@ impl Client {
         let Edges { side, top } = frame.edges;
         let Rect { x, y, width, height } = window;
         let label = &self.settings.label;
-        // The label keeps its shape, and is cut where the window is narrower.
+        // A label that were cut would be another compartment's name: there is none where the window is
+        // narrower.
         let inner = top - 4;
-        let wide = (label.width * inner / label.height.max(1)).min(width);
+        let wide = label.width * inner / label.height.max(1);
+        let fits = wide <= width;
+        let wide = wide.min(width);
         let places = [
             Rect::new(x - side, y - top, width + 2 * side, top),
             Rect::new(x - side, y, side, height),
@@ -136,8 +141,7 @@ impl Client {
             Rect::new(x, y - top + 2, wide, inner),
             window,
         ];
-        let part = (label.height * wide / inner.max(1)).clamp(1, label.width);
-        let label = [0, 0, part, label.height];
+        let label = [0, 0, label.width, label.height];
         let mut dirty = false;
         for (number, (bar, place)) in frame.bars.iter().zip(places).enumerate() {
             if bar.told == Some(place) {
@@ -149,7 +153,7 @@ impl Client {
             let size = vec![Arg::Int(place.width.max(1)), Arg::Int(place.height.max(1))];
             self.request(bar.viewport, Interface::Viewport, "set_destination", size)?;
             let (buffer, source) = match number {
-                LABEL => (self.own.label, label),
+                LABEL if fits => (self.own.label, label),
                 _ => (self.own.tile, MIDDLE),
             };
             let source = source.map(|it| Arg::Fixed(fixed(it))).into();

@@ -89,6 +89,9 @@ pub(crate) struct Ids {
     free: Vec<u32>,
     /// At the compositor, by ids that it gave.
     given: HashMap<u32, Owner>,
+    /// Those of them that were destroyed: the compositor may have said something of them before it heard
+    /// of that.
+    gone: BTreeSet<u32>,
     /// Ids that the proxy gave the client and may give again.
     returned: BTreeSet<u32>,
     next_given: u32,
@@ -104,6 +107,7 @@ impl Ids {
             owners: vec![None, Some(display)],
             free: Vec::new(),
             given: HashMap::new(),
+            gone: BTreeSet::new(),
             returned: BTreeSet::new(),
             next_given: FIRST_OF_SERVER,
         }
@@ -128,7 +132,10 @@ impl Ids {
     /// Whose this object at the compositor is.
     pub(crate) fn owner(&self, up: u32) -> Option<Owner> {
         match up >= FIRST_OF_SERVER {
-            true => self.given.get(&up).copied(),
+            true => self.given.get(&up).copied().or_else(|| {
+                let silent = Owner::Ours { role: Role::Silent, interface: Interface::DataOffer };
+                self.gone.contains(&up).then_some(silent)
+            }),
             false => *self.owners.get(up as usize)?,
         }
     }
@@ -204,6 +211,7 @@ impl Ids {
         if up < FIRST_OF_SERVER || self.given.len() >= limits::OFFERS * 4 {
             return Err(Fault::Ended("it made an object out of turn".into()));
         }
+        self.gone.remove(&up);
         self.given.insert(up, owner);
         Ok(())
     }
@@ -211,6 +219,11 @@ impl Ids {
     /// Ours, given by the compositor, is destroyed.
     pub(crate) fn forget_given(&mut self, up: u32) {
         self.given.remove(&up);
+        // Ids are given again, the free ones first: there are never many.
+        if self.gone.len() >= limits::OFFERS * 4 {
+            self.gone.pop_first();
+        }
+        self.gone.insert(up);
     }
 
     /// The client has destroyed it; its id stays taken until the compositor says so.

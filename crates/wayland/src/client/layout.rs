@@ -60,7 +60,7 @@ impl Client {
             return Layout { placed, window: Rect::default() };
         };
         let window = match surface.role {
-            Role::Xdg(xdg) => self.window(xdg, own, surface.now.geometry, &placed),
+            Role::Xdg(xdg) => self.window(root, xdg, own, &placed),
             Role::Cursor => square(own, limits::CURSOR_SIDE),
             Role::DragIcon => square(own, limits::DRAG_ICON_SIDE),
             Role::None | Role::Sub(_) => own,
@@ -86,15 +86,10 @@ impl Client {
 
     /// The geometry that counts: what was declared, as far as there are surfaces, and no larger than
     /// the screen, or than the compositor wants it where that is not the client's to choose.
-    fn window(
-        &self,
-        xdg: u32,
-        own: Rect,
-        declared: Option<Rect>,
-        placed: &BTreeMap<u32, Placed>,
-    ) -> Rect {
+    fn window(&self, root: u32, xdg: u32, own: Rect, placed: &BTreeMap<u32, Placed>) -> Rect {
         let most = self.xdg.get(&xdg).and_then(|it| it.most);
-        let largest = self.largest(self.edges(xdg).unwrap_or(WINDOW));
+        let largest = self.largest(root, self.edges(xdg).unwrap_or(WINDOW), most.is_some());
+        let declared = self.surfaces.get(&root).and_then(|it| it.now.geometry);
         let extents = placed.iter().filter_map(|(id, place)| {
             let size = self.surfaces.get(id)?.size()?;
             Some(Rect::of(size).shifted(place.at.0, place.at.1))

@@ -19,7 +19,7 @@ pub(crate) mod popup;
 pub(crate) mod positioner;
 pub(crate) mod region;
 pub(crate) mod registry;
-mod screen;
+pub(crate) mod screen;
 pub(crate) mod seat;
 pub(crate) mod selection;
 pub(crate) mod shell;
@@ -68,6 +68,7 @@ pub struct Client {
     pub(crate) pools: BTreeMap<u64, shm::Pool>,
     pub(crate) last_pool: u64,
     pub(crate) buffers: BTreeMap<u32, shm::Buffer>,
+    pub(crate) last_buffer: u64,
     /// Buffers that the client has destroyed and something that waits still shows.
     pub(crate) doomed: Vec<u32>,
     pub(crate) positioners: BTreeMap<u32, positioner::Positioner>,
@@ -173,6 +174,7 @@ impl Client {
             pools: BTreeMap::new(),
             last_pool: 0,
             buffers: BTreeMap::new(),
+            last_buffer: 0,
             doomed: Vec::new(),
             positioners: BTreeMap::new(),
             xdg: BTreeMap::new(),
@@ -196,10 +198,15 @@ impl Client {
         self.own.ready
     }
 
-    /// Whether the client may be read: it has an answer, and the compositor takes what it says.
+    /// Whether requests may be handled: the client has an answer, and the compositor takes what it says.
     pub fn wants_input(&self) -> bool {
         let fds = self.up.waiting_fds() < limits::UP_FDS;
         self.own.ready && fds && self.up.waiting() < limits::UP_PAUSE
+    }
+
+    /// Whether the client may be read: nothing that it said before waits.
+    pub fn wants_more(&self) -> bool {
+        self.wants_input() && matches!(self.down.next(), Ok(None))
     }
 
     /// Whether a request that was read can be handled.
@@ -252,9 +259,7 @@ impl Client {
                     return Err(Fault::protocol(header.object, why));
                 }
             }
-            if self.up.waiting() > limits::UP {
-                return Err(Fault::limit("bytes for the compositor", limits::UP));
-            }
+            self.check_upstream()?;
             self.check_output()?;
         }
         Ok(true)
@@ -300,6 +305,14 @@ impl Client {
         Ok(())
     }
 
+    /// A client whose requests become too much for the compositor goes.
+    pub(crate) fn check_upstream(&self) -> Result<(), Fault> {
+        match self.up.waiting() > limits::UP {
+            true => Err(Fault::limit("bytes for the compositor", limits::UP)),
+            false => Ok(()),
+        }
+    }
+
     /// A client that does not read is not waited for.
     pub(crate) fn check_output(&self) -> Result<(), Fault> {
         match self.down.waiting() > limits::DOWN {
@@ -331,7 +344,7 @@ impl Client {
     pub fn turn(&mut self) -> Result<(), Fault> {
         self.up.read()?;
         self.handle_events()?;
-        if self.wants_input() {
+        if self.wants_more() {
             self.down.read()?;
         }
         self.handle_requests()?;

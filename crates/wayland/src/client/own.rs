@@ -105,8 +105,7 @@ impl Client {
             (Role::Registry, "global_remove", [Arg::Uint(name)]) => self.global_remove(*name),
             (Role::Begin, "done", _) => self.ready(),
             (Role::Screen, "logical_size", [Arg::Int(width), Arg::Int(height)]) => {
-                self.screen_size(object, *width, *height);
-                Ok(())
+                self.screen_size(object, *width, *height)
             }
             // The compositor asks each binding of its shell whether its client lives.
             (_, "ping", [Arg::Uint(serial)]) => {

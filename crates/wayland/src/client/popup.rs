@@ -29,7 +29,7 @@ pub(crate) fn create(client: &mut Client, mut call: Call) -> Result<(), Fault> {
         return Err(Fault::protocol(call.object, "a popup has no parent"));
     };
     client.ids.add(id, Interface::XdgPopup, call.version)?;
-    let positioner = client.make_positioner(positioner, edges)?;
+    let positioner = client.make_positioner(positioner, parent, edges)?;
     let new = client.ids.raise(id)?;
     let (up, parent_up) = (client.ids.up(call.object)?, client.ids.up(parent)?);
     let arguments = vec![Arg::New(new), Arg::Object(parent_up), Arg::Object(positioner)];
@@ -62,7 +62,7 @@ pub(crate) fn reposition(client: &mut Client, mut call: Call) -> Result<(), Faul
     let edges = client.edges(parent);
     let edges = edges.ok_or_else(|| Fault::protocol(call.object, "a popup has no parent"))?;
     let up = client.ids.up(call.object)?;
-    let positioner = client.make_positioner(positioner, edges)?;
+    let positioner = client.make_positioner(positioner, parent, edges)?;
     let arguments = vec![Arg::Object(positioner), Arg::Uint(token)];
     client.request(up, Interface::XdgPopup, "reposition", arguments)?;
     client.end_positioner(positioner)

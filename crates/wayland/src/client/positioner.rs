@@ -129,9 +129,14 @@ fn edge(call: &mut Call) -> Result<u32, Fault> {
 }
 
 impl Client {
-    /// Makes the compositor's positioner for a popup on a parent with this border. To be destroyed
-    /// after its use.
-    pub(crate) fn make_positioner(&mut self, id: u32, parent: Edges) -> Result<u32, Fault> {
+    /// Makes the compositor's positioner for a popup on this `xdg_surface`, which has this border. To be
+    /// destroyed after its use.
+    pub(crate) fn make_positioner(
+        &mut self,
+        id: u32,
+        below: u32,
+        parent: Edges,
+    ) -> Result<u32, Fault> {
         use Interface::{XdgPositioner, XdgWmBase};
         let positioner =
             *self.positioners.get(&id).ok_or(Fault::Bug("a positioner is not kept"))?;
@@ -142,7 +147,8 @@ impl Client {
         let base = self.own.wm_base;
         self.request(base, XdgWmBase, "create_positioner", vec![Arg::New(new)])?;
         // On the screen with its border: never larger, and moved there if need be.
-        let largest = self.largest(POPUP);
+        let below = self.xdg.get(&below).map_or(0, |it| it.surface);
+        let largest = self.largest(below, POPUP, false);
         let size = (positioner.size.0.min(largest.0), positioner.size.1.min(largest.1));
         let size = POPUP.around(size);
         let anchor = anchor.shifted(parent.side, parent.top);

@@ -3,6 +3,9 @@
 //! Names are the proxy's, counted from 1. A bind has to match a name, its interface and its version;
 //! anything else is a guess and ends the client.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
 use casemate_wire::text::harmless_line;
 
 use super::{Call, Client};
@@ -60,12 +63,20 @@ pub(crate) struct Global {
 #[derive(Debug, Default)]
 pub(crate) struct Globals {
     list: Vec<Global>,
+    /// Those that are gone, and since when: a client may have bound them before it heard of that.
+    gone: VecDeque<(Instant, Global)>,
     last: u32,
     registries: Vec<u32>,
 }
 
 /// Globals that may exist at a time: seats and outputs come and go.
 const MOST: usize = 256;
+
+/// How long a global that is gone may be bound. Compositors keep theirs as long, without effect.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Globals that are gone and may still be bound.
+const GONE: usize = 16;
 
 /// `wl_display.get_registry`.
 pub(crate) fn create(client: &mut Client, mut call: Call) -> Result<(), Fault> {
@@ -84,7 +95,10 @@ pub(crate) fn bind(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let interface = call.text()?.unwrap_or_default();
     let version = call.uint()?;
     let id = call.id()?;
-    let global = client.globals.list.iter().copied().find(|global| {
+    let globals = &client.globals;
+    let late = globals.gone.iter().filter(|(since, _)| since.elapsed() < GRACE);
+    let mut all = globals.list.iter().chain(late.map(|(_, global)| global)).copied();
+    let global = all.find(|global| {
         global.name == name
             && global.interface.name() == interface
             && (1..=global.version).contains(&version)
@@ -152,6 +166,8 @@ impl Client {
             return Ok(());
         };
         let global = self.globals.list.remove(at);
+        self.globals.gone.truncate(GONE - 1);
+        self.globals.gone.push_front((Instant::now(), global));
         for id in self.globals.registries.clone() {
             self.event(id, Interface::Registry, "global_remove", vec![Arg::Uint(global.name)])?;
         }

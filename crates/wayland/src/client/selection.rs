@@ -27,7 +27,7 @@ pub(crate) struct Device {
     /// At the compositor, for drags.
     pub(crate) up: Option<u32>,
     pub(crate) version: u32,
-    /// It was not told of the last selection, because it has too many offers.
+    /// It was not told of the last selection: the client has too many offers, or much to read.
     late: bool,
 }
 
@@ -81,6 +81,9 @@ pub(crate) fn source_offer(client: &mut Client, mut call: Call) -> Result<(), Fa
     if kind.len() > limits::TYPE {
         return Err(Fault::limit("bytes of a type", limits::TYPE));
     }
+    if kind.len() + source.types.iter().map(String::len).sum::<usize>() > limits::TYPE_SUM {
+        return Err(Fault::limit("bytes of the types of a selection", limits::TYPE_SUM));
+    }
     Rc::make_mut(&mut source.types).push(kind);
     Ok(())
 }
@@ -117,11 +120,6 @@ pub(crate) fn release_device(client: &mut Client, call: Call) -> Result<(), Faul
     if let Some(device) = client.devices.remove(&call.object) {
         client.end_drag_device(call.object, device)?;
     }
-    client.end(&call)
-}
-
-/// `zwp_primary_selection_device_manager_v1.destroy`.
-pub(crate) fn destroy_manager(client: &mut Client, call: Call) -> Result<(), Fault> {
     client.end(&call)
 }
 
@@ -175,9 +173,7 @@ pub(crate) fn destroy_offer(client: &mut Client, call: Call) -> Result<(), Fault
         client.end_foreign_offer(up)?;
     }
     client.end(&call)?;
-    let late: Vec<u32> =
-        client.devices.iter().filter(|(_, it)| it.late).map(|(id, _)| *id).collect();
-    late.into_iter().try_for_each(|device| client.announce_to(device))
+    client.announce_late()
 }
 
 impl Client {
@@ -204,8 +200,21 @@ impl Client {
         self.check_output()
     }
 
+    /// Tells devices what they were not told, where that is possible now.
+    ///
+    /// # Errors
+    /// The client has to go.
+    pub fn announce_late(&mut self) -> Result<(), Fault> {
+        let late: Vec<u32> =
+            self.devices.iter().filter(|(_, it)| it.late).map(|(id, _)| *id).collect();
+        if !self.has_focus() {
+            return Ok(());
+        }
+        late.into_iter().try_for_each(|device| self.announce_to(device))
+    }
+
     fn announce_to(&mut self, id: u32) -> Result<(), Fault> {
-        let full = self.offers.len() >= limits::OFFERS;
+        let full = self.offers.len() >= limits::OFFERS || self.down.waiting() > limits::DOWN_LATE;
         let Some(device) = self.devices.get_mut(&id) else { return Ok(()) };
         device.late = full;
         if full {

@@ -128,17 +128,17 @@ impl Client {
         let Some(kept) = self.xdg.get_mut(&xdg) else { return Ok(()) };
         kept.kind = Kind::None;
         kept.most = None;
-        let Some(surface) = self.surfaces.get_mut(&kept.surface) else { return Ok(()) };
-        surface.told.mapped = false;
+        let id = kept.surface;
+        let Some(surface) = self.surfaces.get_mut(&id) else { return Ok(()) };
         surface.told.geometry = None;
         surface.now.geometry = None;
         // What comes next on it begins without content.
         surface.now.buffer = None;
         surface.unsent.buffer = None;
-        match surface.frame.take() {
-            Some(frame) => self.remove_frame(&frame),
-            None => Ok(()),
+        if let Some(frame) = surface.frame.take() {
+            self.remove_frame(&frame)?;
         }
+        self.take_content(id)
     }
 
     /// Takes what a surface's changes say of its window.

@@ -27,6 +27,8 @@ pub(crate) struct Pool {
 pub(crate) struct Buffer {
     pub(crate) width: i32,
     pub(crate) height: i32,
+    /// No other buffer of the client ever has it: ids are used again, on both sides.
+    pub(crate) number: u64,
     up: u32,
     /// The key of its pool in [`Client::pools`].
     pool: u64,
@@ -91,7 +93,9 @@ pub(crate) fn create_buffer(client: &mut Client, mut call: Call) -> Result<(), F
     }
     client.ids.add(id, Interface::Buffer, 1)?;
     let up = client.ids.raise(id)?;
-    let buffer = Buffer { width, height, up, pool: key, busy: false, doomed: false };
+    client.last_buffer += 1;
+    let number = client.last_buffer;
+    let buffer = Buffer { width, height, number, up, pool: key, busy: false, doomed: false };
     client.buffers.insert(id, buffer);
     client.pool(call.object)?.1.buffers += 1;
     let mut arguments = vec![Arg::New(up)];
@@ -178,7 +182,7 @@ impl Client {
 
     /// Whether this buffer can still be attached.
     pub(crate) fn is_there(&self, attached: Attached) -> bool {
-        self.buffers.get(&attached.id).is_some_and(|it| it.up == attached.up)
+        self.buffers.get(&attached.id).is_some_and(|it| it.number == attached.number)
     }
 
     /// Gives a buffer back that the compositor never saw.

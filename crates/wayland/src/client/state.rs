@@ -14,7 +14,9 @@ use crate::limits;
 pub(crate) struct Attached {
     /// The client's id.
     pub(crate) id: u32,
-    /// The compositor's. Ids are used again, so both have to be the same still.
+    /// Of the buffer ([`super::shm::Buffer`]): ids are used again.
+    pub(crate) number: u64,
+    /// The compositor's id.
     pub(crate) up: u32,
     pub(crate) width: i32,
     pub(crate) height: i32,
@@ -69,7 +71,7 @@ impl State {
         replace(&mut self.acknowledged, later.acknowledged);
         let later = later.buffer?;
         let before = self.buffer.replace(later).flatten();
-        before.filter(|before| later.is_none_or(|later| later.id != before.id))
+        before.filter(|before| later.is_none_or(|later| later.number != before.number))
     }
 
     /// Whether this buffer is among the changes.

@@ -1,6 +1,9 @@
 //! Surfaces: what a client says of them, until it commits.
 
-use super::region::Region;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::region::{Part, Region};
 use super::state::{Area, Attached, State, add_damage};
 use super::{Call, Client};
 use crate::fault::Fault;
@@ -54,11 +57,13 @@ pub(crate) struct Now {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) mapped: bool,
-    /// Part of the surface, source in 1/256 and size; none where the whole buffer is shown.
+    /// Part of the surface, source in 1/256 (-1 for all of it), and size.
     pub(crate) cut: Option<([i32; 4], (i32, i32))>,
     pub(crate) at: Option<(i32, i32)>,
     pub(crate) order: Vec<u32>,
     pub(crate) geometry: Option<Rect>,
+    /// How far a drag icon has moved against the pointer since it is one.
+    pub(crate) offset: (i32, i32),
     /// The part for which regions were sent.
     pub(crate) regions: Option<Rect>,
 }
@@ -87,6 +92,18 @@ pub(crate) struct Surface {
     pub(crate) shown: Option<Rect>,
     pub(crate) told: Told,
     pub(crate) frame: Option<super::frame::Frame>,
+    /// Outputs of the proxy's own that it is on.
+    pub(crate) on: BTreeSet<u32>,
+}
+
+impl Surface {
+    /// What its regions are made of, those that wait too.
+    fn areas(&self) -> impl Iterator<Item = &Rc<Vec<Part>>> {
+        let states = [Some(&self.pending), self.cached.as_ref(), Some(&self.unsent)];
+        let waiting = states.into_iter().flatten().flat_map(|state| [&state.input, &state.opaque]);
+        let now = [&self.now.input, &self.now.opaque];
+        waiting.flatten().chain(now).flatten()
+    }
 }
 
 /// `wl_compositor.create_surface`.
@@ -124,6 +141,7 @@ pub(crate) fn create(client: &mut Client, mut call: Call) -> Result<(), Fault> {
         shown: None,
         told: Told { order: vec![id], ..Told::default() },
         frame: None,
+        on: BTreeSet::new(),
     };
     client.surfaces.insert(id, surface);
     Ok(())
@@ -137,7 +155,8 @@ pub(crate) fn attach(client: &mut Client, mut call: Call) -> Result<(), Fault> {
         _ => {
             let up = client.ids.up(id)?;
             let buffer = client.buffers.get(&id).ok_or(Fault::Bug("a buffer without a size"))?;
-            Some(Attached { id, up, width: buffer.width, height: buffer.height })
+            let (number, width, height) = (buffer.number, buffer.width, buffer.height);
+            Some(Attached { id, number, up, width, height })
         }
     };
     let pending = client.pending(&call)?;
@@ -191,7 +210,7 @@ pub(crate) fn feedback(client: &mut Client, mut call: Call) -> Result<(), Fault>
 /// `wl_surface.set_opaque_region`.
 pub(crate) fn set_opaque_region(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let id = call.id()?;
-    let area = client.area(id);
+    let area = client.area(id)?;
     // None is nothing here, unlike with input.
     client.pending(&call)?.opaque = Some(Some(area.unwrap_or_default()));
     Ok(())
@@ -200,7 +219,7 @@ pub(crate) fn set_opaque_region(client: &mut Client, mut call: Call) -> Result<(
 /// `wl_surface.set_input_region`.
 pub(crate) fn set_input_region(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let id = call.id()?;
-    let area = client.area(id);
+    let area = client.area(id)?;
     client.pending(&call)?.input = Some(area);
     Ok(())
 }
@@ -288,8 +307,19 @@ impl Client {
         Ok(&mut surface.ok_or(Fault::Bug("a surface is not kept"))?.pending)
     }
 
-    fn area(&self, region: u32) -> Area {
-        self.regions.get(&region).map(|Region { parts }| parts.clone())
+    /// What a region is made of, for a surface to keep. All that are kept are counted.
+    fn area(&self, region: u32) -> Result<Area, Fault> {
+        let Some(Region { parts }) = self.regions.get(&region) else { return Ok(None) };
+        if !parts.is_empty() {
+            let of_surfaces = self.surfaces.values().flat_map(Surface::areas);
+            let own = self.regions.values().map(|region| &region.parts);
+            let all = own.chain(of_surfaces).map(|parts| (Rc::as_ptr(parts), parts.len()));
+            let sum: usize = all.collect::<BTreeSet<_>>().into_iter().map(|(_, it)| it).sum();
+            if sum > limits::REGION_SUM {
+                return Err(Fault::limit("rectangles of regions", limits::REGION_SUM));
+            }
+        }
+        Ok(Some(parts.clone()))
     }
 
     /// A client that asks without committing, or commits what is never shown, is stopped.

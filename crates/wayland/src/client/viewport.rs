@@ -8,11 +8,6 @@ use crate::geometry::bounded;
 use crate::protocol::Interface;
 use crate::wire::Arg;
 
-/// `wp_viewporter.destroy`.
-pub(crate) fn destroy_viewporter(client: &mut Client, call: Call) -> Result<(), Fault> {
-    client.end(&call)
-}
-
 /// `wp_viewporter.get_viewport`.
 pub(crate) fn create(client: &mut Client, mut call: Call) -> Result<(), Fault> {
     let (id, surface) = (call.id()?, call.id()?);

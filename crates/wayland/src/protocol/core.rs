@@ -8,7 +8,8 @@ use super::Kind::*;
 use super::Rule::*;
 use super::{Definition, last, message};
 use crate::client::{
-    cursor, display, drag, keyboard, region, registry, seat, selection, shm, subsurface, surface,
+    cursor, display, drag, keyboard, region, registry, screen, seat, selection, shm, subsurface,
+    surface,
 };
 
 /// `wl_display`.
@@ -198,8 +199,8 @@ pub(super) static SURFACE: Definition = Definition {
         message("offset", 5, &[Int, Int], Handle(surface::offset)),
     ],
     events: &[
-        message("enter", 1, &[Object(Output)], Forward),
-        message("leave", 1, &[Object(Output)], Forward),
+        message("enter", 1, &[Object(Output)], Handle(screen::enter)),
+        message("leave", 1, &[Object(Output)], Handle(screen::leave)),
         message("preferred_buffer_scale", 6, &[Int], Forward),
         message("preferred_buffer_transform", 6, &[Uint], Forward),
     ],
@@ -287,12 +288,17 @@ pub(super) static OUTPUT: Definition = Definition {
     version: 4,
     requests: &[last("release", 3, &[], Forward)],
     events: &[
-        message("geometry", 1, &[Int, Int, Int, Int, Int, String, String, Int], Forward),
+        message(
+            "geometry",
+            1,
+            &[Int, Int, Int, Int, Int, String, String, Int],
+            Handle(screen::geometry),
+        ),
         message("mode", 1, &[Uint, Int, Int, Int], Forward),
         message("done", 2, &[], Forward),
         message("scale", 2, &[Int], Forward),
         message("name", 4, &[String], Forward),
-        message("description", 4, &[String], Forward),
+        message("description", 4, &[String], Handle(screen::description)),
     ],
 };
 

@@ -7,14 +7,14 @@ use super::Interface::*;
 use super::Kind::*;
 use super::Rule::*;
 use super::{Definition, last, message};
-use crate::client::{seat, selection, surface, viewport};
+use crate::client::{display, screen, seat, selection, surface, viewport};
 
 /// `wp_viewporter`.
 pub(super) static VIEWPORTER: Definition = Definition {
     name: "wp_viewporter",
     version: 1,
     requests: &[
-        last("destroy", 1, &[], Handle(viewport::destroy_viewporter)),
+        last("destroy", 1, &[], Handle(display::end)),
         message("get_viewport", 1, &[New(Viewport), Object(Surface)], Handle(viewport::create)),
     ],
     events: &[],
@@ -120,7 +120,7 @@ pub(super) static XDG_OUTPUT: Definition = Definition {
         message("logical_size", 1, &[Int, Int], Forward),
         message("done", 1, &[], Forward),
         message("name", 2, &[String], Forward),
-        message("description", 2, &[String], Forward),
+        message("description", 2, &[String], Handle(screen::description)),
     ],
 };
 
@@ -181,7 +181,7 @@ pub(super) static PRIMARY_SELECTION_DEVICE_MANAGER: Definition = Definition {
             &[New(PrimarySelectionDevice), Object(Seat)],
             Handle(selection::get_device),
         ),
-        last("destroy", 1, &[], Handle(selection::destroy_manager)),
+        last("destroy", 1, &[], Handle(display::end)),
     ],
     events: &[],
 };
