@@ -489,6 +489,7 @@ fn nothing_is_dragged_out_of_a_compartment_or_into_it() {
             None => assert_eq!(display, home.socket),
             // The host sees a type that means nothing, and gets nothing for it.
             Some(offer) => {
+                assert_ne!(display, home.socket);
                 let kinds = outside.kinds(offer).join(" ");
                 assert!(kinds.starts_with("application/x-casemate-drag-"), "{kinds}");
                 let pipe = outside.paste(offer, &kinds);
@@ -505,4 +506,86 @@ fn nothing_is_dragged_out_of_a_compartment_or_into_it() {
         assert_eq!(heard.count(), 0);
         pointer.press(false);
     }
+}
+
+#[test]
+fn a_paste_into_what_is_no_pipe_gives_nothing_and_holds_nobody_up() {
+    let desktop = desktop!();
+    let (mut proxy, mut broker) = with_broker(&desktop, "work");
+    let mut copier = Copier::new(&desktop, &proxy.socket);
+    let text = "x".repeat(1 << 20);
+    let file = Some(Client::memory(text.as_bytes()));
+    broker.say(json!({"offer": {"types": [TEXT], "seconds": 60}}), file);
+    assert_eq!(broker.hear(), json!({"offered": {}}));
+    let offer = copier.selection();
+    // A socket that blocks, and a file.
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    for fd in [OwnedFd::from(theirs), Client::memory(b"")] {
+        let arguments = vec![Arg::String(Some(TEXT.into())), Arg::Fd(fd)];
+        copier.client.say(offer, "receive", arguments);
+        copier.client.sync().expect("served");
+    }
+    own.set_nonblocking(true).expect("set");
+    until("it is closed", || ((&own).read(&mut [0; 16]).ok()? == 0).then_some(()));
+    // It is there still, for a pipe.
+    let pipe = copier.paste(offer, TEXT);
+    assert_eq!(read(pipe), text);
+    proxy.assert_alive();
+}
+
+#[test]
+fn selections_that_change_all_the_time_do_not_end_who_hears_of_them() {
+    let desktop = desktop!();
+    let mut proxy = desktop.proxy("work", &[]);
+    let mut focused = Copier::new(&desktop, &proxy.socket);
+    focused.focus();
+    let mut other = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut other);
+    let manager = other.bind(Interface::DataDeviceManager);
+    let seat = vec![Arg::Object(bound.seat)];
+    let device = other.make(manager, "get_data_device", Interface::DataDevice, seat);
+    for round in 0..20 {
+        let sources: Vec<u32> = (0..50)
+            .map(|_| {
+                let source =
+                    other.make(manager, "create_data_source", Interface::DataSource, vec![]);
+                for _ in 0..30 {
+                    let kind = Arg::String(Some(format!("{round}{}", "x".repeat(250))));
+                    other.say(source, "offer", vec![kind]);
+                }
+                other.say(device, "set_selection", vec![Arg::Object(source), Arg::Uint(0)]);
+                source
+            })
+            .collect();
+        for source in sources {
+            other.say(source, "destroy", vec![]);
+        }
+        other.sync().expect("alive");
+    }
+    let last = other.make(manager, "create_data_source", Interface::DataSource, vec![]);
+    other.say(last, "offer", vec![Arg::String(Some("last".into()))]);
+    other.say(device, "set_selection", vec![Arg::Object(last), Arg::Uint(0)]);
+    other.sync().expect("alive");
+    // It destroys what it was told of, as programs do, and hears of the last one.
+    until("the last selection", || {
+        focused.client.sync().expect("alive");
+        let id = focused.client.last(focused.device, "selection")?.uint(0);
+        if focused.kinds(id) == ["last"] {
+            return Some(());
+        }
+        let offers: Vec<u32> = focused
+            .client
+            .events
+            .iter()
+            .filter(|it| it.object == focused.device && it.name == "data_offer")
+            .map(|it| it.uint(0))
+            .collect();
+        for offer in offers {
+            focused.client.say(offer, "destroy", vec![]);
+        }
+        let device = focused.device;
+        focused.client.events.retain(|it| it.object != device);
+        None
+    });
+    proxy.assert_alive();
 }

@@ -562,3 +562,32 @@ fn a_buffer_that_was_never_shown_comes_back_too() {
     window.commit(&mut client);
     assert_eq!(desktop.picture().count(PINK.1), 400);
 }
+
+#[test]
+fn a_buffer_with_the_id_of_a_destroyed_one_is_not_shown_for_it() {
+    let desktop = desktop!();
+    let mut proxy = desktop.proxy("work", &[]);
+    let picture = attack(&desktop, &proxy.socket, |client, bound| {
+        let window = window(client, bound);
+        // Far outside: it is known here with its size, and never shown.
+        let surface = bound.surface(client);
+        let objects = vec![Arg::Object(surface), Arg::Object(window.surface)];
+        let make = "get_subsurface";
+        let sub = client.make(bound.subcompositor, make, Interface::Subsurface, objects);
+        client.say(sub, "set_position", vec![Arg::Int(5000), Arg::Int(5000)]);
+        let small = client.buffer(bound.shm, 100, 100, WHITE.0);
+        client.say(surface, "attach", vec![Arg::Object(small), Arg::Int(0), Arg::Int(0)]);
+        client.say(surface, "commit", vec![]);
+        window.commit(client);
+        client.say(small, "destroy", vec![]);
+        client.sync().expect("alive");
+        // The same id, here and at the compositor.
+        client.reuse(small);
+        let large = client.buffer(bound.shm, 900, 600, PINK.0);
+        assert_eq!(large, small);
+        client.say(sub, "set_position", vec![Arg::Int(0), Arg::Int(0)]);
+        window.commit(client);
+    });
+    assert_contained(&picture);
+    proxy.assert_alive();
+}

@@ -488,6 +488,94 @@ fn floods_of_requests_do_not_grow_the_proxy_nor_stop_others() {
 }
 
 #[test]
+fn small_requests_without_end_are_not_read_before_they_can_be_handled() {
+    let desktop = desktop!();
+    let mut proxy = desktop.proxy("work", &[]);
+    let mut client = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut client);
+    let window = Window::show(&mut client, bound, (50, 50), PINK.0);
+    let (_, sub) = bound.subsurface(&mut client, window.surface, (0, 0), (10, 10), BLUE.0);
+    client.sync().expect("alive");
+    let before = proxy.peak();
+    // `wl_subsurface.set_sync`: eight bytes, and nothing for the compositor.
+    let message = [sub, 8 << 16 | 4].map(u32::to_ne_bytes).concat();
+    let many = message.repeat(8192);
+    for _ in 0..512 {
+        let mut rest = &many[..];
+        while !rest.is_empty() {
+            let written = rustix::io::write(&client.raw, rest).expect("it is read");
+            rest = &rest[written..];
+        }
+    }
+    client.sync().expect("alive");
+    // 32 MiB were said.
+    assert!(proxy.peak() - before < 4 * 1024, "{} KiB before, {} now", before, proxy.peak());
+    proxy.assert_alive();
+}
+
+#[test]
+fn regions_that_surfaces_keep_are_counted_too() {
+    refused("ended: more than 16384 rectangles of regions", |client| {
+        let bound = Bound::new(client);
+        for _ in 0..64 {
+            let surface = bound.surface(client);
+            let region = client.make(bound.compositor, "create_region", Interface::Region, vec![]);
+            for number in 0..500 {
+                client.say(region, "add", [number, 0, 1, 1].map(Arg::Int).into());
+            }
+            client.say(surface, "set_input_region", vec![Arg::Object(region)]);
+            client.say(region, "destroy", vec![]);
+        }
+    });
+}
+
+#[test]
+fn types_of_a_selection_are_counted_in_bytes_too() {
+    refused("ended: more than 8192 bytes of the types of a selection", |client| {
+        let manager = client.bind(Interface::DataDeviceManager);
+        let source = client.make(manager, "create_data_source", Interface::DataSource, vec![]);
+        for _ in 0..100 {
+            client.say(source, "offer", vec![Arg::String(Some("x".repeat(250)))]);
+        }
+    });
+}
+
+#[test]
+fn memory_of_all_clients_is_measured_and_the_largest_goes() {
+    let desktop = desktop!();
+    let mut proxy = desktop.proxy("work", &[]);
+    let mut honest = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut honest);
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let mut client = Client::connect(&proxy.socket);
+        let bound = Bound::new(&mut client);
+        let manager = client.bind(Interface::DataDeviceManager);
+        // Each within every limit of one client.
+        for _ in 0..60 {
+            let source = client.make(manager, "create_data_source", Interface::DataSource, vec![]);
+            for _ in 0..120 {
+                client.say(source, "offer", vec![Arg::String(Some("x".repeat(60)))]);
+            }
+        }
+        for _ in 0..500 {
+            let surface = bound.surface(&mut client);
+            for number in 0..30 {
+                for name in ["damage", "damage_buffer"] {
+                    client.say(surface, name, [number, 0, 1, 1].map(Arg::Int).into());
+                }
+            }
+        }
+        let _ = client.sync();
+        clients.push(client);
+    }
+    proxy.logs("bytes of memory of all clients");
+    assert!(proxy.peak() < 64 * 1024, "{} KiB", proxy.peak());
+    Window::show(&mut honest, bound, (100, 100), BLUE.0);
+    proxy.assert_alive();
+}
+
+#[test]
 fn clients_that_are_ended_again_and_again_do_not_fill_the_log() {
     let desktop = desktop!();
     let mut proxy = desktop.proxy("work", &[]);

@@ -118,15 +118,127 @@ fn a_border_is_whole_at_every_scale() {
 }
 
 #[test]
-fn a_label_is_cut_where_the_window_is_narrow() {
+fn a_label_that_does_not_fit_is_none_instead_of_another_name() {
     let desktop = desktop!();
-    let proxy = desktop.proxy("banking", &["--label", "a label that is longer than that window"]);
+    let proxy = desktop.proxy("banking", &["--label", "work-untrusted"]);
     let mut client = Client::connect(&proxy.socket);
     let bound = Bound::new(&mut client);
-    Window::show(&mut client, bound, (40, 40), BLUE.0);
+    let window = Window::show(&mut client, bound, (40, 40), BLUE.0);
     let picture = desktop.picture();
     let (left, top, right, bottom) = picture.bounds_without(GROUND).expect("a window");
     assert_eq!((right - left, bottom - top), (48, 64));
+    assert!(picture.is_filled((left, top, right, top + 20), BORDER), "part of a name");
+    bound.paint(&mut client, window.surface, (300, 40), BLUE.0);
+    window.commit(&mut client);
+    let picture = desktop.picture();
+    let (left, top, right, _) = picture.bounds_without(GROUND).expect("a window");
+    assert!(!picture.is_filled((left, top, right, top + 20), BORDER), "it fits");
+}
+
+#[test]
+fn a_window_is_no_larger_than_the_screen_that_it_is_on() {
+    let desktop = desktop!();
+    desktop.sway("create_output");
+    desktop.sway("output HEADLESS-2 resolution 640x400 position 4000 0");
+    let proxy = desktop.proxy("work", &[]);
+    let mut client = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut client);
+    desktop.sway("focus output HEADLESS-2");
+    let window = Window::empty(&mut client, bound);
+    for name in ["set_min_size", "set_max_size"] {
+        client.say(window.toplevel, name, vec![Arg::Int(700), Arg::Int(500)]);
+    }
+    bound.paint(&mut client, window.surface, (700, 500), PINK.0);
+    window.commit(&mut client);
+    let size = || {
+        let (left, top, right, bottom) = desktop.picture().bounds(PINK.1).expect("a window");
+        (right - left, bottom - top)
+    };
+    assert_eq!(size(), (632, 376));
+    // On the large one there is room for it.
+    desktop.sway("[app_id=casemate.work.test] move window to output HEADLESS-1");
+    assert_eq!(size(), (700, 500));
+    // It is cut again, though it says nothing.
+    desktop.sway("output HEADLESS-1 resolution 600x450");
+    desktop.sway("[app_id=casemate.work.test] move position 0 0");
+    assert_eq!(size(), (592, 426));
+    client.sync().expect("alive");
+}
+
+#[test]
+fn monitors_have_no_names_for_a_compartment() {
+    let desktop = desktop!();
+    let geometry = |display: &std::path::Path| {
+        let mut client = Client::connect(display);
+        let output = client.bind(Interface::Output);
+        client.sync().expect("alive");
+        let text = |event: &str, at: usize| {
+            client.last(output, event).map(|event| event.text(at).to_owned())
+        };
+        [text("geometry", 5), text("geometry", 6), text("description", 0)]
+            .map(Option::unwrap_or_default)
+    };
+    let proxy = desktop.proxy("work", &[]);
+    assert_eq!(geometry(&proxy.socket), ["casemate", "screen", "screen"]);
+    assert_ne!(geometry(&desktop.wayland()), ["casemate", "screen", "screen"]);
+}
+
+#[test]
+fn a_window_that_is_made_anew_on_its_surface_is_shown() {
+    let desktop = desktop!();
+    let proxy = desktop.proxy("work", &[]);
+    let mut client = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut client);
+    let mut window = Window::show(&mut client, bound, (300, 200), BLUE.0);
+    client.say(window.toplevel, "destroy", vec![]);
+    client.sync().expect("alive");
+    window.toplevel = client.make(window.xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
+    client.events.clear();
+    client.say(window.surface, "commit", vec![]);
+    acknowledge(&mut client, window.xdg);
+    bound.paint(&mut client, window.surface, (300, 200), PINK.0);
+    window.commit(&mut client);
+    assert!(desktop.picture().count(PINK.1) > 10_000);
+}
+
+#[test]
+fn what_lies_below_a_surface_before_it_is_a_window_is_shown() {
+    let desktop = desktop!();
+    let proxy = desktop.proxy("work", &[]);
+    let mut client = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut client);
+    let surface = bound.surface(&mut client);
+    let (_, sub) = bound.subsurface(&mut client, surface, (0, 0), (300, 200), PINK.0);
+    client.say(sub, "place_below", vec![Arg::Object(surface)]);
+    client.say(surface, "commit", vec![]);
+    let object = vec![Arg::Object(surface)];
+    let xdg = client.make(bound.base, "get_xdg_surface", Interface::XdgSurface, object);
+    client.make(xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
+    client.say(surface, "commit", vec![]);
+    acknowledge(&mut client, xdg);
+    let geometry = [0, 0, 300, 200].map(Arg::Int).into();
+    client.say(xdg, "set_window_geometry", geometry);
+    bound.paint(&mut client, surface, (50, 50), BLUE.0);
+    client.say(surface, "commit", vec![]);
+    client.sync().expect("alive");
+    assert!(desktop.picture().count(PINK.1) > 10_000, "it is hidden by the ground");
+}
+
+#[test]
+fn a_title_that_is_no_text_does_not_end_its_window() {
+    let desktop = desktop!();
+    let proxy = desktop.proxy("work", &[]);
+    let mut client = Client::connect(&proxy.socket);
+    let bound = Bound::new(&mut client);
+    let window = Window::show(&mut client, bound, (100, 100), BLUE.0);
+    // `xdg_toplevel.set_title` in Latin-1.
+    let mut message = window.toplevel.to_ne_bytes().to_vec();
+    message.extend((16_u32 << 16 | 2).to_ne_bytes());
+    message.extend(4_u32.to_ne_bytes());
+    message.extend(b"\xe4b\xff\0");
+    client.write(&message);
+    client.sync().expect("alive");
+    assert_eq!(desktop.windows()[0].0, "[work] \u{fffd}b\u{fffd}");
 }
 
 #[test]

@@ -45,6 +45,25 @@ fn versions_are_capped() {
 }
 
 #[test]
+fn a_global_that_goes_while_it_is_bound_ends_nobody() {
+    let (mut bench, _) = begun();
+    let outputs = bench.compositor.heard(Interface::Registry, "bind").into_iter();
+    let names = outputs.filter(|it| {
+        matches!(&it.arguments[1], Arg::String(Some(name)) if name == Interface::Output.name())
+    });
+    let Some(Arg::Uint(name)) = names.map(|it| &it.arguments[0]).next() else { panic!("none") };
+    let (name, registry) = (*name, bench.compositor.newest(Interface::Registry));
+    bench.compositor.say(registry, "global_remove", vec![Arg::Uint(name)]);
+    bench.run().expect("alive");
+    assert!(bench.client.events.iter().any(|event| event.name == "global_remove"));
+    bench.compositor.requests.clear();
+    // It has not read that yet.
+    bench.client.bind(Interface::Output);
+    bench.run().expect("alive");
+    assert_eq!(bench.compositor.heard(Interface::Registry, "bind").len(), 1);
+}
+
+#[test]
 fn nothing_half_said_is_heard() {
     let (mut bench, bound) = begun();
     let (surface, xdg, toplevel) = window(&mut bench, bound, (100, 100), BLUE.0);
@@ -230,6 +249,11 @@ fn what_the_host_selects_is_not_passed_on() {
         bench.compositor.say(up, "selection", vec![Arg::Object(offer)]);
         bench.run().expect("alive");
         assert!(!bench.compositor.objects.contains_key(&offer), "it is destroyed");
+        // Said before the compositor heard of that.
+        bench.compositor.give(offer, Interface::DataOffer);
+        bench.compositor.say(offer, "action", vec![Arg::Uint(1)]);
+        bench.run().expect("alive");
+        bench.compositor.objects.remove(&offer);
     }
     assert!(bench.client.events.iter().all(|event| event.object != device));
 }

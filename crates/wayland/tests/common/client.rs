@@ -52,6 +52,8 @@ pub struct Client {
     pub raw: OwnedFd,
     pub objects: HashMap<u32, Interface>,
     next: u32,
+    /// An id that is free again, for the next buffer.
+    again: Option<u32>,
     pub registry: u32,
     /// Name, interface, version.
     pub globals: Vec<(u32, String, u32)>,
@@ -81,6 +83,7 @@ impl Client {
             endpoint: Endpoint::new(socket),
             objects: HashMap::from([(1, Interface::Display)]),
             next: 2,
+            again: None,
             registry: 0,
             globals: Vec::new(),
             events: Vec::new(),
@@ -90,10 +93,16 @@ impl Client {
 
     /// An id that was not used before.
     pub fn new_id(&mut self, interface: Interface) -> u32 {
-        let id = self.next;
-        self.next += 1;
+        let again = if interface == Interface::Buffer { self.again.take() } else { None };
+        let id = again.unwrap_or(self.next);
+        self.next = self.next.max(id + 1);
         self.objects.insert(id, interface);
         id
+    }
+
+    /// The next buffer has this id, of something that is destroyed.
+    pub fn reuse(&mut self, id: u32) {
+        self.again = Some(id);
     }
 
     /// A request, by name.

@@ -58,6 +58,105 @@ pub struct Compositor {
     pub requests: Vec<Request>,
     /// Whether what was heard is kept.
     pub keeps: bool,
+    seen: Seen,
+}
+
+/// What of windows can be seen, as far as it takes to say whether it is inside of them.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Buffer to its size.
+    buffers: BTreeMap<u32, (i64, i64)>,
+    /// Surface to the buffer that was attached last, in which size.
+    attached: BTreeMap<u32, (i64, i64)>,
+    /// Surface to the size its viewport gives it.
+    sizes: BTreeMap<u32, (i64, i64)>,
+    /// Viewport to surface.
+    viewports: BTreeMap<u32, u32>,
+    /// Subsurface to its surface, its parent, and where it is.
+    subs: BTreeMap<u32, (u32, u32, (i64, i64))>,
+    /// `xdg_surface` to surface.
+    windows: BTreeMap<u32, u32>,
+    /// Surface to the geometry of its window.
+    geometries: BTreeMap<u32, [i64; 4]>,
+}
+
+impl Seen {
+    fn hear(&mut self, object: u32, interface: Interface, name: &str, arguments: &[Arg]) {
+        let number = |at: usize| match arguments[at] {
+            Arg::Int(value) => i64::from(value),
+            _ => panic!("{name} has no number {at}"),
+        };
+        match (interface, name, arguments) {
+            (Interface::Compositor, "create_surface", [Arg::New(id)]) => {
+                self.attached.remove(id);
+                self.sizes.remove(id);
+                self.geometries.remove(id);
+            }
+            (Interface::ShmPool, "create_buffer", [Arg::New(id), ..]) => {
+                self.buffers.insert(*id, (number(2), number(3)));
+            }
+            (Interface::Surface, "attach", [Arg::Object(buffer), ..]) => {
+                match self.buffers.get(buffer) {
+                    Some(size) => self.attached.insert(object, *size),
+                    None => self.attached.remove(&object),
+                };
+            }
+            (Interface::Viewporter, "get_viewport", [Arg::New(id), Arg::Object(surface)]) => {
+                self.viewports.insert(*id, *surface);
+            }
+            (Interface::Viewport, "set_destination", _) => {
+                if let Some(surface) = self.viewports.get(&object) {
+                    self.sizes.insert(*surface, (number(0), number(1)));
+                }
+            }
+            (
+                Interface::Subcompositor,
+                "get_subsurface",
+                [Arg::New(id), Arg::Object(surface), Arg::Object(parent)],
+            ) => {
+                self.subs.insert(*id, (*surface, *parent, (0, 0)));
+            }
+            (Interface::Subsurface, "set_position", _) => {
+                if let Some(sub) = self.subs.get_mut(&object) {
+                    sub.2 = (number(0), number(1));
+                }
+            }
+            (Interface::Subsurface, "destroy", _) => drop(self.subs.remove(&object)),
+            (Interface::XdgWmBase, "get_xdg_surface", [Arg::New(id), Arg::Object(surface)]) => {
+                self.windows.insert(*id, *surface);
+            }
+            (Interface::XdgSurface, "set_window_geometry", _) => {
+                let surface = self.windows[&object];
+                self.geometries.insert(surface, [0, 1, 2, 3].map(number));
+            }
+            (Interface::Surface, "commit", _) => self.check(object, object, (0, 0)),
+            (Interface::Surface, "destroy", _) => {
+                self.attached.remove(&object);
+                self.subs.retain(|_, (surface, parent, _)| *surface != object && *parent != object);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything on a window's surface lies in its geometry, which has the border.
+    fn check(&self, root: u32, surface: u32, (x, y): (i64, i64)) {
+        let (Some([left, top, wide, high]), Some(buffer)) =
+            (self.geometries.get(&root), self.attached.get(&surface))
+        else {
+            return;
+        };
+        let unset = |it: &&(i64, i64)| it.0 > 0;
+        let (width, height) = self.sizes.get(&surface).filter(unset).unwrap_or(buffer);
+        let inside =
+            x >= *left && y >= *top && x + width <= left + wide && y + height <= top + high;
+        assert!(
+            inside,
+            "{width}x{height} at {x},{y} of window {root} is outside of {wide}x{high} at {left},{top}"
+        );
+        for (child, _, at) in self.subs.values().filter(|it| it.1 == surface) {
+            self.check(root, *child, (x + at.0, y + at.1));
+        }
+    }
 }
 
 impl Compositor {
@@ -69,6 +168,7 @@ impl Compositor {
             next: 2,
             requests: Vec::new(),
             keeps: true,
+            seen: Seen::default(),
         }
     }
 
@@ -102,6 +202,7 @@ impl Compositor {
                 }
             }
             self.check(interface, name, &arguments);
+            self.seen.hear(header.object, interface, name, &arguments);
             self.answer(header.object, interface, name, &arguments);
             if message.ends {
                 self.remove(header.object);
