@@ -189,39 +189,25 @@ fn a_window_that_is_made_anew_on_its_surface_is_shown() {
     let proxy = desktop.proxy("work", &[]);
     let mut client = Client::connect(&proxy.socket);
     let bound = Bound::new(&mut client);
-    let mut window = Window::show(&mut client, bound, (300, 200), BLUE.0);
+    let mut window = Window::empty(&mut client, bound);
+    // Below it, and larger.
+    let (_, sub) = bound.subsurface(&mut client, window.surface, (0, 0), (300, 200), PINK.0);
+    client.say(sub, "place_below", vec![Arg::Object(window.surface)]);
+    window.geometry(&mut client, [0, 0, 300, 200]);
+    bound.paint(&mut client, window.surface, (50, 50), BLUE.0);
+    window.commit(&mut client);
+    assert!(desktop.picture().count(PINK.1) > 10_000);
     client.say(window.toplevel, "destroy", vec![]);
     client.sync().expect("alive");
+    until("it is gone", || desktop.windows().is_empty().then_some(()));
     window.toplevel = client.make(window.xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
     client.events.clear();
     client.say(window.surface, "commit", vec![]);
     acknowledge(&mut client, window.xdg);
-    bound.paint(&mut client, window.surface, (300, 200), PINK.0);
+    window.geometry(&mut client, [0, 0, 300, 200]);
+    bound.paint(&mut client, window.surface, (50, 50), BLUE.0);
     window.commit(&mut client);
-    assert!(desktop.picture().count(PINK.1) > 10_000);
-}
-
-#[test]
-fn what_lies_below_a_surface_before_it_is_a_window_is_shown() {
-    let desktop = desktop!();
-    let proxy = desktop.proxy("work", &[]);
-    let mut client = Client::connect(&proxy.socket);
-    let bound = Bound::new(&mut client);
-    let surface = bound.surface(&mut client);
-    let (_, sub) = bound.subsurface(&mut client, surface, (0, 0), (300, 200), PINK.0);
-    client.say(sub, "place_below", vec![Arg::Object(surface)]);
-    client.say(surface, "commit", vec![]);
-    let object = vec![Arg::Object(surface)];
-    let xdg = client.make(bound.base, "get_xdg_surface", Interface::XdgSurface, object);
-    client.make(xdg, "get_toplevel", Interface::XdgToplevel, vec![]);
-    client.say(surface, "commit", vec![]);
-    acknowledge(&mut client, xdg);
-    let geometry = [0, 0, 300, 200].map(Arg::Int).into();
-    client.say(xdg, "set_window_geometry", geometry);
-    bound.paint(&mut client, surface, (50, 50), BLUE.0);
-    client.say(surface, "commit", vec![]);
-    client.sync().expect("alive");
-    assert!(desktop.picture().count(PINK.1) > 10_000, "it is hidden by the ground");
+    assert!(desktop.picture().count(PINK.1) > 10_000, "the ground hides it");
 }
 
 #[test]

@@ -45,6 +45,18 @@ fn versions_are_capped() {
 }
 
 #[test]
+fn what_is_no_window_any_more_has_no_content() {
+    let (mut bench, bound) = begun();
+    let (.., toplevel) = window(&mut bench, bound, (100, 100), BLUE.0);
+    bench.compositor.requests.clear();
+    bench.client.say(toplevel, "destroy", vec![]);
+    bench.run().expect("alive");
+    // Its next window begins without: else the compositor ends the client (xdg_surface, unconfigured_buffer).
+    let attached = bench.compositor.heard(Interface::Surface, "attach");
+    assert!(attached.iter().any(|it| matches!(it.arguments[0], Arg::Object(0))), "{attached:?}");
+}
+
+#[test]
 fn a_global_that_goes_while_it_is_bound_ends_nobody() {
     let (mut bench, _) = begun();
     let outputs = bench.compositor.heard(Interface::Registry, "bind").into_iter();
