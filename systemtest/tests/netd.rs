@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -359,6 +360,12 @@ fn as_user(world: &World, user: &User, words: &[&str]) -> Call {
         .env("USER", &user.name)
 }
 
+/// By another process: no child of another thread has it open to write when it is to run.
+fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status();
+    assert!(copied.expect("cp starts").success());
+}
+
 fn user() -> User {
     let found = USERS.iter().find_map(|name| User::from_name(name).expect("a list of users"));
     found.expect("one of them is there")
@@ -376,7 +383,7 @@ fn ordinary_user_gets_what_the_system_grants_and_no_more() {
     for entry in fs::read_dir(systemtest::programs::directory()).expect("built").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("casemate") && !name.contains('.') && entry.path().is_file() {
-            fs::copy(entry.path(), folder.path().join(name)).expect("copied");
+            copy_program(&entry.path(), &folder.path().join(name));
         }
     }
     let config = folder.path().join("casemate.toml");
@@ -455,7 +462,7 @@ fn ask_as(user: &User, netd: &Netd, requests: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("made");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("set");
     let program = folder.path().join("test");
-    fs::copy(std::env::current_exe().expect("a path"), &program).expect("copied");
+    copy_program(&std::env::current_exe().expect("a path"), &program);
     let input = requests.join("\n");
     let done = Call::new("setpriv")
         .args(["--reuid", &user.uid.to_string(), "--regid", &user.gid.to_string()])

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use casemate_wire::limits::MAX_WINDOWS;
 use casemate_wire::{FromGuest, OpenSession};
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
@@ -152,12 +153,15 @@ fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Gives a program to the carrier. False when that is gone, or takes none.
+/// Gives a program to the carrier. False when that is gone.
 fn hand_over(carrier: &OwnedFd, program: &OwnedFd) -> bool {
     let raw = [program.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&raw)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<()>(carrier.as_raw_fd(), &[IoSlice::new(b"+")], &rights, flags, None).is_ok()
+    let sent = sendmsg::<()>(carrier.as_raw_fd(), &[IoSlice::new(b"+")], &rights, flags, None);
+    // One that has much to do yet is not gone: another would be its end, and that of all windows. The
+    // program sees its connection close.
+    matches!(sent, Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS))
 }
 
 fn has_waypipe() -> bool {

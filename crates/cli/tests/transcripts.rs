@@ -40,7 +40,9 @@ fn transcript(path: &Path, first: &str) -> String {
         .collect();
     // A copy, because the folder of the build may be closed to others.
     let program = home.path().join("program");
-    fs::copy(env!("CARGO_BIN_EXE_casemate"), &program).expect("copied");
+    // By another process: no child of another thread has it open to write when it is to run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_casemate")).arg(&program).status();
+    assert!(copied.expect("cp starts").success());
     let mut command = Command::new(&program);
     if nix::unistd::geteuid().is_root() {
         fs::set_permissions(home.path(), Permissions::from_mode(0o755)).expect("set");

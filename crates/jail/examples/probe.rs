@@ -64,6 +64,8 @@ fn report(paths: &[String]) -> Value {
             .collect::<Vec<_>>(),
         "udp": outcome(UdpSocket::bind("0.0.0.0:0").and_then(|s| s.send_to(b"x", "127.0.0.1:9"))),
         "tcp": outcome(TcpListener::bind("127.0.0.1:0")),
+        "unshare": outcome(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
+        "clone3": clone3(),
         "signal-init": outcome(nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None)),
         "environment": std::env::vars().collect::<BTreeMap<_, _>>(),
         "directory": std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default(),
@@ -72,6 +74,16 @@ fn report(paths: &[String]) -> Value {
         "set-user-id": paths.iter().map(|path| (path.clone(), set_user_id(path))).collect::<BTreeMap<_, _>>(),
         "paths": paths.iter().map(|path| (path.clone(), look(path))).collect::<BTreeMap<_, _>>(),
     })
+}
+
+/// What the kernel says of clone3 with nothing in it.
+fn clone3() -> String {
+    // SAFETY: of no structure nothing is read.
+    #[expect(unsafe_code, reason = "libc has no function for it")]
+    unsafe {
+        nix::libc::syscall(nix::libc::SYS_clone3, std::ptr::null::<u8>(), 0)
+    };
+    nix::errno::Errno::last().to_string()
 }
 
 fn look(path: &str) -> Value {

@@ -67,8 +67,19 @@ pub(crate) fn apply(files: &[VisibleFile]) -> Result<(), JailError> {
     if has(Access::Sockets) {
         let program = sockets_only().map_err(seccompiler::Error::Backend)?;
         seccompiler::apply_filter(&program)?;
+        let program = without_clone3().map_err(seccompiler::Error::Backend)?;
+        seccompiler::apply_filter(&program)?;
     }
     Ok(())
+}
+
+/// clone3 has its flags in memory, where no filter can look. Whoever hears that it is not there makes
+/// processes and threads with clone.
+fn without_clone3() -> Result<BpfProgram, BackendError> {
+    let architecture: TargetArch = std::env::consts::ARCH.try_into()?;
+    let rules = BTreeMap::from([(libc::SYS_clone3, vec![])]);
+    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
+    SeccompFilter::new(rules, SeccompAction::Allow, missing, architecture)?.try_into()
 }
 
 /// Refuses [`RARE`] calls, and every socket but unix(7).

@@ -267,3 +267,28 @@ fn program_has_its_name_where_it_is_visible() {
         assert_eq!(seen["directory"], "/");
     }
 }
+
+#[test]
+fn program_that_makes_sockets_makes_no_namespaces_and_no_other_socket() {
+    for caller in callers() {
+        let fixture = Fixture::new(caller);
+        let seen = report(&fixture, &fixture.probe(&["report"]));
+        assert_eq!(seen["clone3"], "EINVAL: Invalid argument", "without the filter it is there");
+        let folder = fixture.path("sockets");
+        fs::create_dir(&folder).expect("made");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("mode");
+        let mut process = fixture.probe(&["report"]);
+        process.jail.files.push(VisibleFile {
+            target: "/his".into(),
+            access: Access::Sockets,
+            ..VisibleFile::read(&folder)
+        });
+        let seen = report(&fixture, &process);
+        assert_eq!(seen["clone3"], "ENOSYS: Function not implemented");
+        assert_eq!(seen["unshare"], "EPERM: Operation not permitted");
+        for kind in ["udp", "tcp"] {
+            let said = seen[kind].as_str().expect("text");
+            assert!(said.contains("not permitted"), "{kind}: {said}");
+        }
+    }
+}

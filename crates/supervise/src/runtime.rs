@@ -4,6 +4,7 @@
 //! effects that come back are carried out before the next event is looked at.
 
 mod calls;
+mod log;
 mod memory;
 mod snapshot;
 pub(crate) mod windows;

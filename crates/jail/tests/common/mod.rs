@@ -60,6 +60,13 @@ pub fn callers() -> Vec<Caller> {
     callers
 }
 
+/// Copies a program that shall run at once. By another process: a child that another thread forks
+/// meanwhile would have the file open to write for a moment, and nobody can run it then (ETXTBSY).
+fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").args([from, to]).status().expect("cp starts");
+    assert!(status.success(), "copied");
+}
+
 /// The binaries in a directory that every user can read.
 pub struct Fixture {
     directory: TempDir,
@@ -75,7 +82,7 @@ impl Fixture {
         let probe = jail.parent().expect("a directory").join("examples/probe");
         for (from, name) in [(jail, "casemate-jail"), (probe.as_path(), "probe")] {
             let to = directory.path().join(name);
-            fs::copy(from, &to).expect("copied");
+            copy_program(from, &to);
             fs::set_permissions(&to, open()).expect("mode");
         }
         Self { directory, caller }

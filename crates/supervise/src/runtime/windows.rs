@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,9 @@ use casemate_host::sockets;
 use casemate_link::orders::Order;
 use casemate_plan::process::{Channel, Role};
 use casemate_plan::windows;
+use nix::fcntl::OFlag;
 
-use super::Runtime;
+use super::{Runtime, log};
 use crate::compositor::{self, Display};
 use crate::control::ProcessStatus;
 use crate::keeper::clipboard_socket;
@@ -37,9 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two tries to connect to it.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Largest log of proxy and waypipe; a new start of either begins another one beyond it, in bytes.
-const LOG_SIZE: u64 = 1 << 20;
 
 /// Where the windows of one compartment go.
 #[derive(Debug, Default)]
@@ -161,12 +159,7 @@ impl Runtime<'_> {
     }
 
     fn windows_log(&self) -> io::Result<OwnedFd> {
-        let path = self.assignment.log_directory.join("windows.log");
-        let full = fs::metadata(&path).is_ok_and(|found| found.len() > LOG_SIZE);
-        if full {
-            fs::remove_file(&path)?;
-        }
-        Ok(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?.into())
+        log::bounded(&self.assignment.log_directory.join("windows.log"))
     }
 
     fn start_proxy(&mut self, folder: &Path) -> Result<(), WindowTrouble> {
@@ -283,11 +276,14 @@ impl Runtime<'_> {
 }
 
 fn connect(path: &Path) -> io::Result<UnixStream> {
-    // What is there was made by a process that may have been taken over.
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+    // What is there was made by a process that may have been taken over, and may be something else a
+    // moment later: what is looked at is what is connected to.
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    let found = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if !found.metadata()?.file_type().is_socket() {
         return Err(io::ErrorKind::NotConnected.into());
     }
-    sockets::connect_at_once(path)
+    sockets::connect_at_once(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))
 }
 
 /// Somebody listens there.
