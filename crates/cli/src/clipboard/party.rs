@@ -5,14 +5,18 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use casemate_host::facts::find_program;
 use casemate_host::sockets;
 use casemate_supervise::keeper::clipboard_socket;
 use casemate_supervise::prepare::World;
+use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::stat::SFlag;
 use serde_json::{Value, json};
 
 use crate::failure::Problem;
@@ -23,6 +27,12 @@ pub(super) const HOST: &str = "@host";
 
 /// How long whoever is asked may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long wl-copy may take to find that there is no desktop.
+const SETTLING: Duration = Duration::from_millis(300);
+
+/// How long a compartment may take to say whether it has the focus. It is asked in the user's way.
+const GLANCE: Duration = Duration::from_secs(2);
 
 /// Longest line of an answer, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -84,7 +94,8 @@ impl Party {
         let (kind, from) = match self {
             Self::Compartment { proxy, .. } => {
                 let request = json!({"take": {"types": types}});
-                let (answer, pipe) = ask(proxy, &request, "taken", None).map_err(failed)?;
+                let (answer, pipe) =
+                    ask(proxy, &request, "taken", None, PATIENCE).map_err(failed)?;
                 match (answer["taken"]["type"].as_str(), pipe) {
                     // One of those that were asked for, whatever the proxy says.
                     (Some(kind), Some(pipe)) if types.contains(&kind) => (kind.to_owned(), pipe),
@@ -93,7 +104,7 @@ impl Party {
             }
             Self::Host => {
                 let listed = output(Command::new("wl-paste").arg("--list-types"))?;
-                let Ok(Ok(text)) = read(listed, 64 * 1024).map(String::from_utf8) else {
+                let Ok(Ok(text)) = read(listed, 64 * 1024, PATIENCE).map(String::from_utf8) else {
                     return Ok(None);
                 };
                 let has = |kind: &&&str| text.lines().any(|line| line == **kind);
@@ -102,7 +113,7 @@ impl Party {
                 ((*kind).to_owned(), output(paste.args(["--no-newline", "--type", kind]))?)
             }
         };
-        let content = read(from, largest + 1).map_err(failed)?;
+        let content = read(from, largest + 1, PATIENCE).map_err(failed)?;
         if content.len() as u64 > largest {
             let what = format!("the clipboard of {self} is larger than {} KiB", largest >> 10);
             return Err(Problem::new(what).hint("copy it as a file: casemate copy"));
@@ -124,16 +135,21 @@ impl Party {
         match self {
             Self::Compartment { proxy, .. } => {
                 let request = json!({"offer": {"types": types, "seconds": seconds}});
-                ask(proxy, &request, "offered", Some(content))
+                ask(proxy, &request, "offered", Some(content), PATIENCE)
                     .map_err(|error| Problem::new(what).because(&error))?;
             }
             Self::Host => {
+                let program = find_program("wl-copy")
+                    .ok_or_else(|| missing(&io::ErrorKind::NotFound.into()))?;
                 let kind = types.first().copied().unwrap_or("text/plain");
-                let mut copy = Command::new("wl-copy");
-                copy.args(["--paste-once", "--type", kind]).stdin(Stdio::from(content));
-                let status =
-                    copy.stdout(Stdio::null()).status().map_err(|error| missing(&error))?;
-                if !status.success() {
+                let mut copy = Command::new("timeout");
+                copy.arg(seconds.to_string()).arg(program);
+                copy.args(["--foreground", "--paste-once", "--type", kind]);
+                copy.stdin(Stdio::from(content)).stdout(Stdio::null()).stderr(Stdio::null());
+                // It stays when this command and its terminal have gone.
+                let mut child = copy.process_group(0).spawn()?;
+                std::thread::sleep(SETTLING);
+                if child.try_wait()?.is_some_and(|status| !status.success()) {
                     return Err(Problem::new(what).hint("is this a terminal of your desktop?"));
                 }
             }
@@ -146,16 +162,31 @@ fn proxy(world: &World, name: &str) -> Option<UnixStream> {
     sockets::connect(&clipboard_socket(&world.run_directory(name))).ok()
 }
 
+/// The one that says it has the focus. A proxy that a guest has taken over may say so at any time: where
+/// several do, the user has to say whom he means.
 fn focused(world: &World) -> Result<Party, Problem> {
+    let mut found = Vec::new();
     for name in running::names(world)? {
         let Some(proxy) = proxy(world, &name) else { continue };
-        let answer = ask(&proxy, &json!({"status": {}}), "status", None);
+        let answer = ask(&proxy, &json!({"status": {}}), "status", None, GLANCE);
         if answer.is_ok_and(|(answer, _)| answer["status"]["focused"] == true) {
-            return Ok(Party::Compartment { name, proxy });
+            found.push((name, proxy));
         }
     }
-    Err(Problem::new("no window of a compartment has the focus")
-        .hint(format!("name the compartment, or {HOST} for your own desktop")))
+    let hint = format!("name the compartment, or {HOST} for your own desktop");
+    match found.len() {
+        0 => Err(Problem::new("no window of a compartment has the focus").hint(hint)),
+        1 => {
+            let (name, proxy) = found.remove(0);
+            Ok(Party::Compartment { name, proxy })
+        }
+        _ => {
+            let names: Vec<String> =
+                found.into_iter().map(|(name, _)| format!("`{name}`")).collect();
+            let what = format!("{} say that they have the focus", names.join(" and "));
+            Err(Problem::new(what).hint(hint))
+        }
+    }
 }
 
 /// Asks a proxy. Lines that answer something else are passed over.
@@ -164,6 +195,7 @@ fn ask(
     request: &Value,
     answered: &str,
     file: Option<OwnedFd>,
+    patience: Duration,
 ) -> io::Result<(Value, Option<OwnedFd>)> {
     let line = format!("{request}\n");
     let raw: Vec<RawFd> = file.iter().map(AsRawFd::as_raw_fd).collect();
@@ -171,9 +203,11 @@ fn ask(
     let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
     let pieces = [IoSlice::new(line.as_bytes())];
     sendmsg::<()>(proxy.as_raw_fd(), &pieces, rights, MsgFlags::MSG_NOSIGNAL, None)?;
-    // Unasked it says where the focus is; not that often.
-    for _ in 0..64 {
-        let Some((line, file)) = receive_line(proxy, PATIENCE)? else { break };
+    // Unasked it says where the focus is.
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let Some((line, file)) = receive_line(proxy, left)? else { break };
         let answer: Value = serde_json::from_slice(&line).map_err(io::Error::other)?;
         if let Some(why) = answer["error"].as_str() {
             return Err(io::Error::other(why.to_owned()));
@@ -236,17 +270,29 @@ fn wait(from: &impl AsFd, until: Instant) -> io::Result<()> {
 }
 
 /// Everything up to so many bytes, in time.
-fn read(from: OwnedFd, most: u64) -> io::Result<Vec<u8>> {
-    let until = Instant::now() + PATIENCE;
-    let mut file = std::fs::File::from(from);
+fn read(from: OwnedFd, most: u64, patience: Duration) -> io::Result<Vec<u8>> {
+    let until = Instant::now() + patience;
+    // Whoever gave it may have it too, and read what was there to wait for: so it is moved to a pipe of
+    // one's own, which never waits, and is read there.
+    let stat = nix::sys::stat::fstat(&from)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFIFO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let (own, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let mut own = std::fs::File::from(own);
     let mut content = Vec::new();
     let mut piece = vec![0; 64 * 1024];
     while (content.len() as u64) < most {
-        wait(&file, until)?;
+        wait(&from, until)?;
         let room = piece.len().min((most - content.len() as u64) as usize);
-        match file.read(&mut piece[..room])? {
-            0 => break,
-            count => content.extend_from_slice(&piece[..count]),
+        match splice(&from, None, &into, None, room, SpliceFFlags::SPLICE_F_NONBLOCK) {
+            Ok(0) => break,
+            Ok(count) => {
+                own.read_exact(&mut piece[..count])?;
+                content.extend_from_slice(&piece[..count]);
+            }
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(content)
@@ -264,4 +310,56 @@ fn missing(error: &io::Error) -> Problem {
     Problem::new("could not reach the clipboard of your desktop")
         .because(error)
         .hint("install the package `wl-clipboard`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Far more than a deadline of 0.3 s.
+    const LONG: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn what_is_read_away_by_somebody_else_is_waited_for_in_time_only() {
+        let (from, to) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        let mut other = std::fs::File::from(from.try_clone().expect("duplicated"));
+        let thief =
+            std::thread::spawn(move || while matches!(other.read(&mut [0; 16]), Ok(1..)) {});
+        let begin = Instant::now();
+        let giver = std::thread::spawn(move || {
+            let mut to = std::fs::File::from(to);
+            while begin.elapsed() < LONG && to.write_all(b"some of it").is_ok() {}
+        });
+        // It may get some; it never stays.
+        let _ = read(from, u64::MAX >> 1, Duration::from_millis(300));
+        assert!(begin.elapsed() < LONG, "{:?}", begin.elapsed());
+        giver.join().expect("no panic");
+        thief.join().expect("no panic");
+    }
+
+    #[test]
+    fn what_is_no_pipe_is_not_read() {
+        let (one, _other) = UnixStream::pair().expect("a pair");
+        let error = read(one.into(), 10, PATIENCE).expect_err("a socket");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn proxy_that_talks_of_its_focus_without_end_is_not_listened_to_without_end() {
+        let (own, mut proxy) = UnixStream::pair().expect("a pair");
+        let talker = std::thread::spawn(move || {
+            while proxy.write_all(b"{\"focus\": true}\n").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let begin = Instant::now();
+        let patience = Duration::from_millis(300);
+        let error = ask(&own, &json!({"status": {}}), "status", None, patience).expect_err("late");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() < LONG);
+        drop(own);
+        talker.join().expect("no panic");
+    }
 }
