@@ -150,7 +150,7 @@ pub fn blank(color: [u8; 3]) -> Vec<u8> {
 /// A PNG file of these pixels inside a frame of this color. None when they are not [`PIXELS`] bytes.
 pub fn encode(pixels: &[u8], color: [u8; 3]) -> Option<Vec<u8>> {
     let mut pixels = (pixels.len() == PIXELS).then(|| pixels.to_vec())?;
-    let edge = |at: usize| at < FRAME || at >= SIDE - FRAME;
+    let edge = |at: usize| !(FRAME..SIDE - FRAME).contains(&at);
     for (at, pixel) in pixels.chunks_exact_mut(4).enumerate() {
         if edge(at % SIDE) || edge(at / SIDE) {
             pixel.copy_from_slice(&[color[0], color[1], color[2], 255]);
@@ -239,7 +239,7 @@ mod tests {
         let mut reader = Decoder::new(Cursor::new(framed)).read_info().expect("a picture");
         let mut pixels = vec![0; PIXELS];
         reader.next_frame(&mut pixels).expect("decoded");
-        let edge = |at: usize| at < FRAME || at >= SIDE - FRAME;
+        let edge = |at: usize| !(FRAME..SIDE - FRAME).contains(&at);
         for (x, y) in (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| (x, y))) {
             let expected = if edge(x) || edge(y) { [0xcc, 0x22, 0x22, 255] } else { [255; 4] };
             assert_eq!(at(&pixels, x, y), expected);

@@ -161,12 +161,14 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Nobody reads.
     pub fn application(&mut self, id: &str, content: &[u8], icon: Option<&[u8]>) -> io::Result<()> {
-        let Ok(length) = u8::try_from(id.len()) else { return self.leave_out() };
         let size = 1 + id.len() + content.len();
-        if content.len() > MAX_FILE || self.applications == MAX_APPLICATIONS {
-            return self.leave_out();
-        }
-        let Some(left) = self.left.checked_sub(size as u64) else { return self.leave_out() };
+        let room = self.left.checked_sub(size as u64);
+        let room =
+            room.filter(|_| self.applications < MAX_APPLICATIONS && content.len() <= MAX_FILE);
+        let (Ok(length), Some(left)) = (u8::try_from(id.len()), room) else {
+            self.leave_out();
+            return Ok(());
+        };
         (self.left, self.applications) = (left, self.applications + 1);
         self.head(APPLICATION, size)?;
         self.sink.write_all(&[length])?;
@@ -180,12 +182,8 @@ impl<W: Write> Writer<W> {
     }
 
     /// Counts one that cannot be sent.
-    ///
-    /// # Errors
-    /// None; as the others.
-    pub fn leave_out(&mut self) -> io::Result<()> {
+    pub fn leave_out(&mut self) {
         self.left_out = self.left_out.saturating_add(1);
-        Ok(())
     }
 
     /// Says the end.
