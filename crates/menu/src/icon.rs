@@ -34,6 +34,9 @@ pub enum IconError {
     /// More than [`MAX_SIDE`], or nothing.
     #[error("its icon is {0}×{1}; at most {MAX_SIDE}×{MAX_SIDE} are taken")]
     Size(u32, u32),
+    /// Colors that are no three bytes, or opacities of none.
+    #[error("its icon has a broken palette")]
+    Palette,
 }
 
 /// Reads a PNG file and fits it into the room inside a frame. Nothing is allocated for a picture before
@@ -53,6 +56,9 @@ pub fn decode(file: &[u8]) -> Result<Vec<u8>, IconError> {
         return Err(IconError::Size(width, height));
     }
     let mut reader = decoder.read_info()?;
+    if !is_whole(reader.info()) {
+        return Err(IconError::Palette);
+    }
     let (width, height) = (width as usize, height as usize);
     let size = reader.output_buffer_size().filter(|size| *size <= width * height * 4);
     let mut buffer = vec![0; size.ok_or(png::DecodingError::LimitsExceeded)?];
@@ -75,6 +81,15 @@ pub fn decode(file: &[u8]) -> Result<Vec<u8>, IconError> {
         _ => [0; 4],
     });
     Ok(fit(&pixels.collect::<Vec<_>>(), width, height))
+}
+
+/// Whether a palette, where there is one, has whole colors and no more opacities than colors: the crate up
+/// to 0.18.1 counts on it (image-png, issue 694).
+fn is_whole(info: &png::Info<'_>) -> bool {
+    let colors = info.palette.as_ref().map_or(0, |palette| palette.len());
+    let opacities = info.trns.as_ref().map_or(0, |opacities| opacities.len());
+    let indexed = info.color_type == ColorType::Indexed;
+    !indexed || (colors % 3 == 0 && colors <= 3 * 256 && opacities <= colors / 3)
 }
 
 /// The picture in the middle: made smaller by averages, larger by whole numbers.
@@ -260,6 +275,38 @@ mod tests {
             );
         }
         assert!(decode(&forged(0, 5, b"")).is_err());
+    }
+
+    #[test]
+    fn palettes_are_read_and_broken_ones_refused() {
+        let of = |palette: &[u8], opacities: &[u8]| {
+            let mut header = forged(2, 1, b"");
+            header[25] = 3;
+            let sum = crc(&header[12..29]).to_be_bytes();
+            header[29..33].copy_from_slice(&sum);
+            // One row of two pixels, stored.
+            let data = [0x78, 1, 1, 3, 0, 0xfc, 0xff, 0, 1, 0, 0, 5, 0, 2];
+            decode(
+                &[
+                    header,
+                    chunk(b"PLTE", palette),
+                    chunk(b"tRNS", opacities),
+                    chunk(b"IDAT", &data),
+                    chunk(b"IEND", b""),
+                ]
+                .concat(),
+            )
+        };
+        let pixels = of(&[1, 2, 3, 4, 5, 6], &[7]).expect("a picture");
+        assert_eq!(at(&pixels, SIDE / 4, SIDE / 2), [4, 5, 6, 255]);
+        for (palette, opacities) in [
+            (&[1, 2, 3, 4][..], &[][..]),
+            (&[1, 2, 3, 4, 5], &[]),
+            (&[1, 2, 3], &[1, 2]),
+            (&[1; 900], &[]),
+        ] {
+            assert!(of(palette, opacities).is_err(), "{}", palette.len());
+        }
     }
 
     #[test]
