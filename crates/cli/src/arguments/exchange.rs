@@ -159,14 +159,17 @@ pub(crate) enum Clipboard {
 /// Commands of `menu`.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Menu {
-    /// Make your menu show the applications that compartments have now, starting those that are down.
-    ///
-    /// From then on it is done by itself when a compartment starts with another image.
+    /// Put the applications that compartments have now into your menu, and take out those that are gone.
+    #[command(
+        after_help = "Compartments that are down are started. From then on it is done by itself \
+        when one of them starts with another image. Applications of a template of disposables are \
+        started in a fresh one each time."
+    )]
     Sync {
         /// Nobody waits for it; started when a compartment was.
         #[arg(long, hide = true)]
         follow: bool,
-        /// Names of the compartments; of a template of disposables, each start is in a fresh one.
+        /// Names of the compartments.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
