@@ -139,7 +139,7 @@ fn applications_of_a_guest_become_entries_that_start_them_and_go_with_them() {
     desk.application(
         "org.example.Edit",
         "Name=Edit\nName[de]=Schreiben\nGenericName=Editor\nComment=Edits 100 %\nIcon=edit\n\
-         Categories=Office;Evil;TextEditor;\nExec=sh -c \"id -un > /tmp/edited\"\n\
+         Categories=Utility;Evil;TextEditor;\nExec=sh -c \"id -un > /tmp/edited\"\n\
          StartupWMClass=org.example.Editor",
     );
     desk.put(".local/share/icons/hicolor/64x64/apps/edit.png", &picture(64, 64));
@@ -152,7 +152,7 @@ fn applications_of_a_guest_become_entries_that_start_them_and_go_with_them() {
     assert_eq!(desk.key(edit, "Name"), format!("{name}: Edit"));
     assert_eq!(desk.key(edit, "Name[de]"), format!("{name}: Schreiben"));
     assert_eq!(desk.key(edit, "GenericName"), format!("{name}: Editor"));
-    assert_eq!(desk.key(edit, "Categories"), "Office;TextEditor;X-casemate;");
+    assert_eq!(desk.key(edit, "Categories"), "Utility;TextEditor;X-casemate;");
     assert_eq!(desk.key(edit, "StartupWMClass"), format!("casemate.{name}.org.example.Editor"));
     for id in desk.ids() {
         assert_eq!(shape(Path::new(&desk.key(&id, "Icon"))), (128, 128));
