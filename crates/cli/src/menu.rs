@@ -182,9 +182,11 @@ fn fetch(world: &World, target: &Target, socket: &UnixStream) -> Result<Fetched,
             Some(Report::Done(done)) => break done,
             Some(Report::Progress { .. } | Report::Reply(_)) => return Err(wrong()),
             None => {
-                let problem = taker.vanished();
-                return Err(problem.hint(format!(
-                    "nothing was changed; a guest has {} s to tell its applications",
+                let ended = taker.vanished();
+                let causes = [vec![ended.what], ended.causes].concat();
+                let problem = Problem::new(format!("`{name}` did not tell its applications"));
+                return Err(Problem { causes, ..problem }.hint(format!(
+                    "the menu is as it was; a guest has {} s to tell them",
                     take::TIME
                 )));
             }
