@@ -267,14 +267,16 @@ fn a_guest_that_says_anything_else_changes_nothing() {
     told(desk.menu("sync").done().ok(), "the menu is as it was");
 }
 
+/// The configuration without programs: with another image.
+fn without_programs(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with("programs"));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
 #[test]
 fn a_menu_follows_its_image_by_itself_once_it_was_synced() {
     let desk = Desk::new(here!(), FOOT);
     let world = &desk.world;
-    let without = |text: &str| {
-        let lines = text.lines().filter(|line| !line.starts_with("programs"));
-        lines.collect::<Vec<_>>().join("\n") + "\n"
-    };
     let with_foot = fs::read_to_string(world.config()).expect("read");
     // Never synced: nothing comes by itself.
     world.run(["true"]).within(PATIENCE).done().ok();
@@ -284,7 +286,7 @@ fn a_menu_follows_its_image_by_itself_once_it_was_synced() {
     assert_eq!(desk.ids(), ["foot", "foot-server", "footclient"]);
     world.stop_force().ok();
     // Another image, without that program.
-    world.configure(&without(&with_foot));
+    world.configure(&without_programs(&with_foot));
     told(desk.menu("list").done().ok(), "its image has changed since");
     world.run(["true"]).within(PATIENCE).done().ok();
     until("the entries go", SHORT, || desk.ids().is_empty().then_some(()));
@@ -327,5 +329,11 @@ fn applications_of_a_template_start_in_fresh_disposables() {
     let call = desk.world.host_shell(&exec).without_env("WAYLAND_DISPLAY").within(PATIENCE);
     // foot(1): 230 is its own failure.
     call.done().exits(230);
+    none_left();
+    // With another image it is another fresh one that is asked, by itself.
+    let with_foot = fs::read_to_string(desk.world.config()).expect("read");
+    desk.world.configure(&without_programs(&with_foot));
+    desk.world.casemate(["run", "--disposable", name, "--", "true"]).done().ok();
+    until("the entries go", SHORT, || desk.ids().is_empty().then_some(()));
     none_left();
 }

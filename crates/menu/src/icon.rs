@@ -89,7 +89,7 @@ fn is_whole(info: &png::Info<'_>) -> bool {
     let colors = info.palette.as_ref().map_or(0, |palette| palette.len());
     let opacities = info.trns.as_ref().map_or(0, |opacities| opacities.len());
     let indexed = info.color_type == ColorType::Indexed;
-    !indexed || (colors % 3 == 0 && colors <= 3 * 256 && opacities <= colors / 3)
+    !indexed || (colors.is_multiple_of(3) && colors <= 3 * 256 && opacities <= colors / 3)
 }
 
 /// The picture in the middle: made smaller by averages, larger by whole numbers.
