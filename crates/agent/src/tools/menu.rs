@@ -3,14 +3,16 @@
 //!
 //! Desktop files of the folders themselves are told, which are those that `casemate.StartApp` finds.
 //! Pictures are PNG files of the theme that all others fall back to, or of the folder from before themes
-//! (Icon Theme Specification 0.13); drawings (SVG) would have to be rendered, which nothing here can.
+//! (Icon Theme Specification 0.13). Where there is only a drawing (SVG), `rsvg-convert` makes a picture of
+//! it, if the guest has that.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use casemate_menu::Writer;
 use casemate_menu::limits::{MAX_FILE, MAX_ICON};
@@ -19,6 +21,13 @@ use super::{ToolError, desktop, finish};
 
 /// Sizes of pictures, in pixels, the best first: that of the host's, the next larger, the next smaller.
 const SIZES: [u32; 9] = [128, 256, 192, 96, 72, 64, 512, 48, 32];
+
+/// What makes pictures of drawings (librsvg), and what ends it when it takes longer than so many seconds.
+const DRAW: [&str; 7] =
+    ["timeout", "3", "rsvg-convert", "--keep-aspect-ratio", "--width=128", "--height=128", "--"];
+
+/// How long all drawings may take. The host waits a minute for everything.
+const DRAWING: Duration = Duration::from_secs(20);
 
 /// What the host runs.
 pub fn send_to_host() -> ExitCode {
@@ -36,6 +45,7 @@ fn send() -> Result<(), ToolError> {
 fn tell(folders: &[PathBuf], out: impl io::Write) -> io::Result<()> {
     let mut writer = Writer::new(out)?;
     let mut told = BTreeSet::new();
+    let begin = Instant::now();
     for folder in folders {
         let applications = folder.join("applications");
         let entries = fs::read_dir(&applications).into_iter().flatten().flatten();
@@ -61,7 +71,12 @@ fn tell(folders: &[PathBuf], out: impl io::Write) -> io::Result<()> {
             if !entry.try_exec().is_none_or(is_there) {
                 continue;
             }
-            let icon = find_icon(folders, entry.icon());
+            let icon = find_icon(folders, entry.icon(), "png", SIZES.map(squared).as_slice())
+                .and_then(|path| read(&path, MAX_ICON));
+            let icon = icon.or_else(|| {
+                let path = find_icon(folders, entry.icon(), "svg", &["scalable".into()])?;
+                (begin.elapsed() < DRAWING).then(|| draw(&DRAW, &path))?
+            });
             writer.application(&id, &content, icon.as_deref())?;
         }
     }
@@ -88,22 +103,45 @@ fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| is_program(folder.join(program)))
 }
 
-/// The picture of this name or path.
-fn find_icon(folders: &[PathBuf], name: &str) -> Option<Vec<u8>> {
+/// Name of a folder of pictures of this size.
+fn squared(size: u32) -> String {
+    format!("{size}x{size}")
+}
+
+/// The file of the icon with this name or path, of this kind, of the first of these sizes.
+fn find_icon(folders: &[PathBuf], name: &str, kind: &str, sizes: &[String]) -> Option<PathBuf> {
+    let is_fit = |path: &PathBuf| {
+        path.metadata().is_ok_and(|file| file.is_file() && file.len() <= MAX_ICON as u64)
+    };
     if name.is_empty() {
         return None;
     }
-    if Path::new(name).is_absolute() {
-        return read(Path::new(name), MAX_ICON);
+    let path = Path::new(name);
+    if path.is_absolute() {
+        let is_kind = path.extension().is_none_or(|ending| ending == kind);
+        return Some(path.to_owned()).filter(|path| is_kind && is_fit(path));
     }
     // Some say the ending, too.
-    let file = format!("{}.png", name.strip_suffix(".png").unwrap_or(name));
-    let sized = SIZES.iter().flat_map(|size| {
-        let inside = format!("icons/hicolor/{size}x{size}/apps");
+    let name = [".png", ".svg", ".xpm"].iter().find_map(|it| name.strip_suffix(it)).unwrap_or(name);
+    let sized = sizes.iter().flat_map(|size| {
+        let inside = format!("icons/hicolor/{size}/apps");
         folders.iter().map(move |folder| folder.join(&inside))
     });
     let before_themes = folders.iter().map(|folder| folder.join("pixmaps"));
-    sized.chain(before_themes).find_map(|folder| read(&folder.join(&file), MAX_ICON))
+    sized.chain(before_themes).map(|folder| folder.join(format!("{name}.{kind}"))).find(is_fit)
+}
+
+/// A picture of a drawing. None without the program, and when it fails.
+fn draw(program: &[&str], drawing: &Path) -> Option<Vec<u8>> {
+    let (first, rest) = program.split_first()?;
+    let mut command = Command::new(first);
+    command.args(rest).arg(drawing).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).spawn().ok()?;
+    let mut picture = Vec::new();
+    let read = child.stdout.take()?.take(MAX_ICON as u64 + 1).read_to_end(&mut picture);
+    // Its pipe is closed: one that goes on writing ends.
+    let done = child.wait().ok()?;
+    (read.is_ok() && done.success() && picture.len() <= MAX_ICON).then_some(picture)
 }
 
 #[cfg(test)]
@@ -186,5 +224,25 @@ mod tests {
         let expected = [("edit", "own large"), ("draw", "shared old"), ("plain", "shared")];
         let expected = expected.map(|(id, what)| (id.to_owned(), what.to_owned())).to_vec();
         assert_eq!(told(&data), (expected, 1));
+    }
+
+    #[test]
+    fn drawings_are_found_and_drawn_where_there_is_a_program_for_it() {
+        let data = Data::new("menu-drawn");
+        data.put("shared/icons/hicolor/scalable/apps/org.example.Edit.svg", "svg");
+        data.put("shared/icons/hicolor/scalable/apps/large.svg", vec![0; MAX_ICON + 1]);
+        let folders = [data.0.join("shared")];
+        let find = |name: &str, kind: &str| find_icon(&folders, name, kind, &["scalable".into()]);
+        let drawing = find("org.example.Edit", "svg").expect("it is there");
+        assert_eq!(find("org.example.Edit.svg", "svg"), Some(drawing.clone()));
+        assert_eq!(find(&drawing.display().to_string(), "svg"), Some(drawing.clone()));
+        assert_eq!(find(&drawing.display().to_string(), "png"), None);
+        for none in ["large", "other", "", "/nonexistent.svg"] {
+            assert_eq!(find(none, "svg"), None, "{none}");
+        }
+        assert_eq!(draw(&["cat"], &drawing).as_deref(), Some(&b"svg"[..]));
+        assert_eq!(draw(&["false"], &drawing), None);
+        assert_eq!(draw(&["/nonexistent"], &drawing), None);
+        assert_eq!(draw(&["sh", "-c", "cat /dev/zero"], &drawing), None);
     }
 }
