@@ -199,15 +199,25 @@ fn fetch(world: &World, target: &Target, socket: &UnixStream) -> Result<Fetched,
         let causes = causes.map(|text| harmless_line(text.trim_end(), 1024)).collect();
         return Err(Problem { causes, ..problem }.hint("the menu is as it was"));
     }
-    fetched.image = event_loop()?
-        .block_on(async {
-            match running::supervisor(world, &name)? {
-                Some(mut supervisor) => supervisor.ask::<Status>(&Request::Status).await,
-                None => Err(Problem::new(format!("compartment `{name}` ended"))),
-            }
-        })?
-        .image;
+    fetched.image = image_of(world, target)?;
     Ok(fetched)
+}
+
+/// Digest of the image that a guest has run. One that runs longer may have an older one than is current; a
+/// fresh disposable was just started, and has ended with its session.
+fn image_of(world: &World, target: &Target) -> Result<String, Problem> {
+    if let Target::Declared(name) = target {
+        let status = event_loop()?.block_on(async {
+            match running::supervisor(world, name)? {
+                Some(mut supervisor) => supervisor.ask::<Status>(&Request::Status).await.map(Some),
+                None => Ok(None),
+            }
+        });
+        if let Ok(Some(status)) = status {
+            return Ok(status.image);
+        }
+    }
+    follow::current_image(world, world.compartment(target.declared())?)
 }
 
 /// The next picture of the file that the receiver writes.
