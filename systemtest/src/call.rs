@@ -162,7 +162,7 @@ impl Call {
     }
 
     /// Calls it, waits for its end as long as `limit`, and never panics.
-    pub(crate) fn attempt(mut self, limit: Duration) {
+    pub fn attempt(mut self, limit: Duration) {
         self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let Ok(mut child) = self.command.spawn() else { return };
         let begin = Instant::now();

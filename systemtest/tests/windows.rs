@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use systemtest::desktop::GROUND;
-use systemtest::{Background, Desktop, SHORT, Shared, World, here, until};
+use systemtest::{Background, Call, Desktop, SHORT, Shared, World, here, is_root, until};
 
 /// For starting a compartment whose image may have to be built first.
 const PATIENCE: Duration = Duration::from_secs(400);
@@ -148,6 +148,27 @@ fn clipboard_crosses_as_the_policy_allows(world: &World, desktop: &Desktop) {
     let recorded = world.casemate(["audit", "show"]).done().ok().text();
     assert!(recorded.contains("clipboard-copy") && recorded.contains("clipboard-paste"));
     assert!(!recorded.contains("of the bank"), "{recorded}");
+}
+
+#[test]
+fn a_window_started_from_the_menu_is_what_its_entry_says() {
+    let _alone = alone();
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let name = world.name();
+    // Root's menu is of nobody else here; an ordinary user's entry is removed again.
+    let data = world.path("data");
+    let own = |call: Call| if is_root() { call.env("XDG_DATA_HOME", &data) } else { call };
+    own(world.casemate(["menu", "sync", name])).within(PATIENCE).done().ok();
+    let listed = own(world.casemate(["menu", "list", name, "--json"])).done().ok().json();
+    let lines = listed[0]["applications"].as_array().expect("a list").clone();
+    let line = lines.iter().find(|line| line["id"] == "foot").expect("an entry");
+    let text = fs::read_to_string(line["file"].as_str().expect("a path")).expect("an entry");
+    let key = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).expect("the key");
+    let _foot = desktop.user(world.host_shell(key("Exec="))).within(PATIENCE).start();
+    let windows = desktop.shows(1);
+    assert_eq!(windows[0].1, key("StartupWMClass="));
+    own(world.casemate(["menu", "remove", name])).done().ok();
 }
 
 #[test]

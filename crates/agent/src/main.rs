@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Some(argument) if carrier::is_carrier(argument) => carrier::run(argument),
         Some("--service") => casemate_agent::run_as_service(),
         Some(tools::SEND) => tools::send(arguments.collect()),
+        Some(tools::SEND_MENU) => tools::send_menu(),
         Some("--version") => {
             println!("casemate-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

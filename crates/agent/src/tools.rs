@@ -9,6 +9,7 @@ mod apps;
 mod copy;
 mod desktop;
 mod handler;
+mod menu;
 mod notify;
 mod open;
 mod web;
@@ -23,12 +24,16 @@ use casemate_wire::date::iso_8601;
 use crate::caller;
 
 pub use copy::send_to_host as send;
+pub use menu::send_to_host as send_menu;
 
 /// A program under one of the names.
 pub type Tool = fn(Vec<OsString>) -> ExitCode;
 
 /// Option with which the host has files sent to it.
 pub const SEND: &str = "--send-files";
+
+/// Option with which the host has applications told to it.
+pub const SEND_MENU: &str = "--send-menu";
 
 /// Names for programs of the guest; the second for scripts that were written for Qubes.
 pub(crate) const COMMANDS: [&str; 6] = [

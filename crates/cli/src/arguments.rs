@@ -12,7 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use exchange::{
-    Audit, AuditFilter, Broker, Call, Clipboard, Copy, GraphFormat, Open, Policy, PolicyFrom, Take,
+    Audit, AuditFilter, Broker, Call, Clipboard, Copy, GraphFormat, Menu, Open, Policy, PolicyFrom,
+    Take,
 };
 pub(crate) use life::{Logs, Run, ShellArguments, Start, Stop};
 pub(crate) use network::{Net, NetCapture, NetTest};
@@ -105,6 +106,9 @@ pub(crate) enum Command {
     /// Carry a clipboard from one compartment to another, as the policy allows.
     #[command(subcommand)]
     Clipboard(Clipboard),
+    /// Put a compartment's applications into your menu.
+    #[command(subcommand)]
+    Menu(Menu),
     /// Write systemd units for socket activation.
     Units(Units),
     /// Print a completion script for a shell.

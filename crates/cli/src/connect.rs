@@ -19,7 +19,7 @@ use zlink::{Call, Connection};
 use crate::failure::Problem;
 use crate::passphrase::Asked;
 use crate::progress::Progress as Shown;
-use crate::{image, lifecycle, running};
+use crate::{image, lifecycle, menu, running};
 
 /// How long a supervisor that is starting or ending somewhere else is waited for. The longest stop
 /// is 15 s (the plan's stop deadline) and some.
@@ -98,6 +98,10 @@ impl Supervisor {
                 image::ensure(world, target)?;
             }
             if let Some(supervisor) = Self::running(world.places.runtime(), &name)? {
+                // systemd may have started it.
+                if checked_image {
+                    menu::follow::started(world, target);
+                }
                 return Ok(supervisor);
             }
             match start(world, target, &passphrases)? {
@@ -105,6 +109,7 @@ impl Supervisor {
                     if let Some(mut supervisor) = Self::running(world.places.runtime(), &name)? {
                         supervisor.notes = notes;
                         supervisor.started_here = true;
+                        menu::follow::started(world, target);
                         return Ok(supervisor);
                     }
                 }

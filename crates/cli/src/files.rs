@@ -7,7 +7,7 @@
 mod confine;
 pub(crate) mod frames;
 pub(crate) mod open;
-mod session;
+pub(crate) mod session;
 pub(crate) mod take;
 pub(crate) mod taker;
 
@@ -31,7 +31,7 @@ use taker::{Report, Taker, What};
 const SERVICE: &str = "casemate.Filecopy";
 
 /// The agent's program in a guest, and what makes it send files.
-const AGENT: &str = "/run/casemate/agent";
+pub(crate) const AGENT: &str = "/run/casemate/agent";
 const SEND: &str = "--send-files";
 
 /// `casemate copy` and `casemate move`.
@@ -252,7 +252,7 @@ fn copy_out(
                     eprint!("{line}");
                 }
             }
-            Report::Reply(_) => {}
+            Report::Reply(_) | Report::Application { .. } | Report::Note(_) => {}
             Report::Done(done) => last = Some(done),
         }
     }

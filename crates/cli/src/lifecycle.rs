@@ -201,7 +201,10 @@ pub(crate) async fn snapshot(
 }
 
 /// Does something for each name; reports every failure and returns the last.
-fn each(names: &[String], act: impl Fn(&str) -> Result<(), Problem>) -> Result<u8, Problem> {
+pub(crate) fn each(
+    names: &[String],
+    act: impl Fn(&str) -> Result<(), Problem>,
+) -> Result<u8, Problem> {
     let mut failed: Option<Problem> = None;
     for name in names {
         if let Err(problem) = act(name)

@@ -21,6 +21,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod manual;
+mod menu;
 mod net;
 mod passphrase;
 mod policy;
@@ -118,6 +119,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8, Problem> {
         Command::Copy(arguments) => files::copy(&world, arguments, false, verbose),
         Command::Move(arguments) => files::copy(&world, arguments, true, verbose),
         Command::Open(arguments) => files::open::open(&world, arguments, verbose),
+        Command::Menu(command) => menu::menu(&world, command, verbose),
         Command::Completions { .. } | Command::Man { .. } | Command::Take(_) => Ok(0),
     }
 }

@@ -86,7 +86,7 @@ pub(crate) const RUN: [Need; 12] = [
 ];
 
 /// Needed by the tests alone.
-pub(crate) const TEST: [Need; 23] = [
+pub(crate) const TEST: [Need; 24] = [
     need("tmux", "tmux", ["tmux", "tmux"], "is the terminal of the tests of terminals"),
     need(
         "systemd-analyze",
@@ -130,6 +130,12 @@ pub(crate) const TEST: [Need; 23] = [
     need("rsyslogd", "rsyslog", ["rsyslog", "rsyslog"], "is sent records of the audit log"),
     need(GTLS, "rsyslog-gnutls", ["rsyslog-gnutls", "rsyslog"], "is its TLS"),
     need("openssl", "openssl", ["openssl", "openssl"], "makes certificates for that"),
+    need(
+        "desktop-file-validate",
+        "desktop-file-utils",
+        ["desktop-file-utils", "desktop-file-utils"],
+        "checks entries of menus",
+    ),
 ];
 
 /// Needed by `bench switch` alone.

@@ -23,6 +23,7 @@ pub(super) struct Entry {
     icon: String,
     folder: Option<String>,
     terminal: bool,
+    try_exec: Option<String>,
 }
 
 /// Folders of data, the user's own first.
@@ -35,7 +36,9 @@ pub(super) fn data_folders() -> Vec<PathBuf> {
         false => &shared,
     };
     let shared = shared.split(':').map(PathBuf::from);
-    own.into_iter().chain(shared).filter(|path| path.is_absolute()).collect()
+    let flatpak = own.as_ref().map(|own| own.join("flatpak/exports/share"));
+    let own = own.into_iter().chain(flatpak);
+    own.chain(shared).filter(|path| path.is_absolute()).collect()
 }
 
 /// The application with this id: the name of its file without `.desktop`.
@@ -56,7 +59,7 @@ pub(super) fn find(id: &str) -> Result<Entry, ToolError> {
     Err(ToolError::Failed(format!("there is no application {id}")))
 }
 
-fn parse(text: &str, file: PathBuf) -> Result<Entry, ToolError> {
+pub(super) fn parse(text: &str, file: PathBuf) -> Result<Entry, ToolError> {
     let mut entry = Entry { file, ..Entry::default() };
     let (mut inside, mut hidden, mut kind) = (false, false, String::new());
     for line in text.lines().map(str::trim) {
@@ -70,6 +73,7 @@ fn parse(text: &str, file: PathBuf) -> Result<Entry, ToolError> {
                 "Name" => entry.name = value,
                 "Icon" => entry.icon = value,
                 "Path" if !value.is_empty() => entry.folder = Some(value),
+                "TryExec" if !value.is_empty() => entry.try_exec = Some(value),
                 "Terminal" => entry.terminal = value == "true",
                 "Hidden" => hidden = value == "true",
                 _ => {}
@@ -136,6 +140,16 @@ fn split(exec: &str) -> Option<Vec<(String, bool)>> {
 }
 
 impl Entry {
+    /// What has to be there for it to be shown.
+    pub(super) fn try_exec(&self) -> Option<&str> {
+        self.try_exec.as_deref()
+    }
+
+    /// Name or path of its picture; may be empty.
+    pub(super) fn icon(&self) -> &str {
+        &self.icon
+    }
+
     /// The command line, for a file or an address if there is one. One that takes none gets it as its
     /// last word.
     pub(super) fn command(&self, argument: Option<&str>) -> Result<Command, ToolError> {

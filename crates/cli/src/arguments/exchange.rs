@@ -117,6 +117,8 @@ pub(crate) enum Take {
         /// Bytes at most.
         bytes: u64,
     },
+    /// Take applications, with the pixels of their pictures to standard output.
+    Menu,
 }
 
 /// Subcommands of `clipboard`.
@@ -151,6 +153,39 @@ pub(crate) enum Clipboard {
         source: String,
         /// Its type.
         kind: String,
+    },
+}
+
+/// Commands of `menu`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Menu {
+    /// Put the applications that compartments have now into your menu, and take out those that are gone.
+    #[command(
+        after_help = "Compartments that are down are started. From then on it is done by itself \
+        when one of them starts with another image. Applications of a template of disposables are \
+        started in a fresh one each time."
+    )]
+    Sync {
+        /// Nobody waits for it; started when a compartment was.
+        #[arg(long, hide = true)]
+        follow: bool,
+        /// Names of the compartments.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Show which applications of compartments are in your menu.
+    List {
+        /// Only those of this compartment.
+        name: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a compartment's applications out of your menu.
+    Remove {
+        /// Names of the compartments.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
     },
 }
 

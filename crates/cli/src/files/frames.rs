@@ -54,7 +54,7 @@ pub(crate) fn send(mut socket: &UnixStream, kind: Kind, payload: &[u8]) -> io::R
 }
 
 /// Reads what the other side of a session says.
-pub(super) struct FrameReader<'a> {
+pub(crate) struct FrameReader<'a> {
     socket: UnixStream,
     decoder: Decoder,
     /// Frames with this are read.
@@ -63,23 +63,23 @@ pub(super) struct FrameReader<'a> {
     at: usize,
     over: bool,
     /// How it ended, if it has said so.
-    pub(super) status: Option<ExitStatus>,
+    pub(crate) status: Option<ExitStatus>,
     /// What it said aside, a part of it.
-    pub(super) said: Vec<u8>,
+    pub(crate) said: Vec<u8>,
     /// When this is closed at its other end, nobody waits for it any more.
     listener: BorrowedFd<'a>,
 }
 
 impl<'a> FrameReader<'a> {
     /// `wanted` is [`Kind::Stdin`] for who serves a call, else [`Kind::Stdout`].
-    pub(super) fn new(socket: UnixStream, wanted: Kind, listener: BorrowedFd<'a>) -> Self {
+    pub(crate) fn new(socket: UnixStream, wanted: Kind, listener: BorrowedFd<'a>) -> Self {
         let decoder = Decoder::new();
         let (held, said) = (Vec::with_capacity(MAX_PAYLOAD), Vec::new());
         Self { socket, decoder, wanted, held, at: 0, over: false, status: None, said, listener }
     }
 
     /// Waits until the session has said how it ended.
-    pub(super) fn wait(&mut self) -> io::Result<()> {
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
         while self.status.is_none() && (self.next_frame()? || self.more()?) {
             self.held.clear();
             self.at = 0;

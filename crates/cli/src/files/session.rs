@@ -9,13 +9,13 @@ use casemate_supervise::prepare::{Target, World};
 use crate::connect::{Answer, Supervisor};
 use crate::failure::Problem;
 use crate::progress::Progress;
-use crate::{console, run, say_notes};
+use crate::{console, run, running, say_notes};
 
 /// Starts the compartment if it is down, and opens the session.
 ///
 /// # Errors
 /// Neither could be done.
-pub(super) fn open(
+pub(crate) fn open(
     world: &World,
     target: &Target,
     wanted: &control::Run,
@@ -31,6 +31,24 @@ pub(super) fn open(
     })
 }
 
+/// The same for a compartment that runs, or is just starting. None when it does not.
+///
+/// # Errors
+/// It could not be opened.
+pub(crate) fn open_if_running(
+    world: &World,
+    target: &Target,
+    wanted: &control::Run,
+) -> Result<Option<UnixStream>, Problem> {
+    let name = target.name();
+    crate::event_loop()?.block_on(async {
+        match running::supervisor(world, &name)? {
+            Some(mut supervisor) => open_at(&mut supervisor, &name, wanted).await,
+            None => Ok(None),
+        }
+    })
+}
+
 /// None when the compartment was just ending.
 async fn attempt(
     world: &World,
@@ -42,6 +60,15 @@ async fn attempt(
     let mut supervisor = Supervisor::of(world, target).await?;
     say_notes(&supervisor.notes);
     let _console = if verbose { console::show(world, &name).await.ok() } else { None };
+    open_at(&mut supervisor, &name, wanted).await
+}
+
+/// None when the compartment was just ending.
+async fn open_at(
+    supervisor: &mut Supervisor,
+    name: &str,
+    wanted: &control::Run,
+) -> Result<Option<UnixStream>, Problem> {
     let (ours, theirs) = UnixStream::pair()?;
     let request = Request::Run(Box::new(wanted.clone()));
     if supervisor.send(&request, vec![OwnedFd::from(theirs)], true).await.is_err() {
@@ -61,7 +88,7 @@ async fn attempt(
                 supervisor.closed().await;
                 return Ok(None);
             }
-            Err(failure) => return Err(Problem::answered(&name, failure)),
+            Err(failure) => return Err(Problem::answered(name, failure)),
         }
     }
 }

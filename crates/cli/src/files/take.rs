@@ -35,6 +35,7 @@ pub(crate) fn take(arguments: &Take) -> u8 {
         Take::Folder { home, source } => folder(home, source, false, &mut done),
         Take::Served { home, source } => folder(home, source, true, &mut done),
         Take::Single { bytes } => single(*bytes, &mut done),
+        Take::Menu => crate::menu::take::applications(&mut done),
     };
     done.problem = done.problem.or(worked.err());
     match tell(&Report::Done(done)) {
@@ -43,13 +44,15 @@ pub(crate) fn take(arguments: &Take) -> u8 {
     }
 }
 
-fn tell(report: &Report) -> io::Result<()> {
+/// Reports something.
+pub(crate) fn tell(report: &Report) -> io::Result<()> {
     let mut line = serde_json::to_vec(report).map_err(io::Error::other)?;
     line.push(b'\n');
     io::stderr().write_all(&line)
 }
 
-fn sentence(error: &dyn std::error::Error) -> String {
+/// An error in one line.
+pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
@@ -57,7 +60,7 @@ fn sentence(error: &dyn std::error::Error) -> String {
 }
 
 /// The session's socket, and nothing else within reach.
-fn begin(place: Option<BorrowedFd<'_>>) -> Result<UnixStream, String> {
+pub(crate) fn begin(place: Option<BorrowedFd<'_>>) -> Result<UnixStream, String> {
     let socket = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let socket = socket.map_err(|error| sentence(&error))?;
     // Ctrl-C ends who listens here, and with it this, in order.
@@ -100,7 +103,7 @@ fn hear_reply(reader: &mut FrameReader<'_>) -> Result<Reply, String> {
 }
 
 /// What is known of the other side's end.
-fn ended(done: &mut Done, reader: &FrameReader<'_>) {
+pub(crate) fn ended(done: &mut Done, reader: &FrameReader<'_>) {
     done.said = String::from_utf8_lossy(&reader.said).into_owned();
     done.code = reader.status.as_ref().map(ExitStatus::code);
 }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use casemate_files::{Reply, Totals};
+use casemate_menu::Application;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Problem;
@@ -42,6 +43,8 @@ pub(crate) enum What {
         /// The bytes.
         bytes: u64,
     },
+    /// Applications, with pixels to the file that is standard output.
+    Menu,
 }
 
 /// What the process reports.
@@ -59,6 +62,15 @@ pub(crate) enum Report {
     Reply(Said),
     /// It is over.
     Done(Done),
+    /// An application that may be shown.
+    Application {
+        /// As it may be.
+        application: Box<Application>,
+        /// Pixels of its picture follow in the file.
+        icon: bool,
+    },
+    /// What the user should know. In a guest's words, perhaps.
+    Note(String),
 }
 
 /// A reply, as JSON.
@@ -131,6 +143,7 @@ impl Taker {
         command.arg0("casemate").arg(COMMAND);
         match what {
             What::Reply => drop(command.arg("reply")),
+            What::Menu => drop(command.arg("menu")),
             What::Single { bytes } => drop(command.args(["single", &bytes.to_string()])),
             What::Folder { home, source, served } => {
                 command.arg(if *served { "served" } else { "folder" }).arg(home).arg(source);
@@ -180,7 +193,7 @@ impl Taker {
         while let Some(report) = self.next()? {
             match report {
                 Report::Reply(said) => return Ok(said.into()),
-                Report::Progress { .. } => {}
+                Report::Progress { .. } | Report::Application { .. } | Report::Note(_) => {}
                 Report::Done(done) => {
                     let mut problem = Problem::new("the guest did not take everything");
                     problem.causes.extend(done.problem);
