@@ -305,3 +305,59 @@ fn a_guest_that_connects_without_end_is_bounded_and_others_go_on() {
         (desktop.windows().len() == 2).then_some(more)
     });
 }
+
+/// The part of the desktop that has a color, once some of it has.
+fn shows_color(desktop: &Desktop, color: [u8; 3]) -> (i32, i32, i32, i32) {
+    until("the color is seen", 4 * SHORT, || desktop.picture().bounds(color))
+}
+
+#[test]
+fn an_x11_program_is_inside_the_border_and_its_server_comes_and_goes_with_it() {
+    let _alone = alone();
+    let settings = "color = \"#cc2222\"\nlabel = \"Bank\"\nmemory = 512\n\
+                    programs = [\"waypipe\", \"xwayland\", \"xterm\"]\n";
+    let world = World::new(here!(), settings);
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let servers = || world.shell("pgrep -c Xwayland; true").within(PATIENCE).done().ok().text();
+    assert_eq!(servers(), "0", "nothing runs before it is needed");
+    let xterm = || {
+        let words = ["xterm", "-bg", "#204080", "-e", "sleep", "600"];
+        desktop.user(world.run(words)).within(PATIENCE).start()
+    };
+    let first = xterm();
+    let all = shows_color(&desktop, RED);
+    let inside = shows_color(&desktop, INSIDE);
+    desktop.keep("x11");
+    let ground = desktop.picture().bounds_without(GROUND).expect("a window");
+    assert_eq!(ground, all, "nothing of it is outside its border");
+    assert!(all.0 < inside.0 && all.1 + 12 <= inside.1 && inside.2 < all.2 && inside.3 < all.3);
+    // The socket is its user's alone.
+    let socket = world.shell("stat -c '%a %U' /tmp/.X11-unix/X0; id -un").done().ok().text();
+    let (mode, user) = socket.split_once('\n').expect("two lines");
+    assert_eq!(mode, format!("600 {user}"));
+    // One that is killed ends its programs, and the next program has another.
+    world.shell("pkill -9 Xwayland").done().ok();
+    assert_ne!(first.within(SHORT).done().code, Some(0), "it ends");
+    desktop.shows(0);
+    let second = xterm();
+    shows_color(&desktop, INSIDE);
+    // The last program takes the window with it.
+    world.shell("pkill xterm").done().ok();
+    second.within(SHORT).done();
+    until("the server ends", SHORT, || (servers() == "0").then_some(()));
+    until("its window is gone", SHORT, || desktop.picture().bounds(RED).is_none().then_some(()));
+}
+
+#[test]
+fn an_x_server_that_is_missing_is_named() {
+    let _alone = alone();
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let line = "echo \"[$DISPLAY]\"; perl -MIO::Socket::UNIX -e '\
+        my $s = IO::Socket::UNIX->new(Peer => \"/tmp/.X11-unix/X0\") or die; \
+        print read($s, my $byte, 1) ? \"answered\\n\" : \"closed\\n\"'";
+    let done = desktop.user(world.shell(line)).within(PATIENCE).done().ok();
+    assert_eq!(done.text(), "[]\nclosed");
+    assert!(done.error().contains("Xwayland, which X11 programs need"), "{}", done.error());
+    assert!(done.error().contains("\"xwayland\" to its `programs`"), "{}", done.error());
+}

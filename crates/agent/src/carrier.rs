@@ -19,6 +19,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use crate::windows::SOCKET;
+use crate::x11;
 
 /// How the agent starts it.
 pub(crate) const ARGUMENT: &str = "--carry-windows";
@@ -34,11 +35,14 @@ const DESCRIPTORS: usize = 64;
 
 /// Whether the agent's program was started as this.
 pub fn is_carrier(argument: &str) -> bool {
-    argument == ARGUMENT || argument == HOLD
+    [ARGUMENT, HOLD, x11::ARGUMENT].contains(&argument)
 }
 
-/// Carries, or holds.
+/// Carries, or holds, or becomes the X server.
 pub fn run(argument: &str) -> ExitCode {
+    if argument == x11::ARGUMENT {
+        return x11::run();
+    }
     if argument == HOLD {
         // Ends when the carrier does, which has the other end.
         let _ = io::stdin().read(&mut [0]);
