@@ -39,6 +39,9 @@ pub(crate) const DISPLAY: &str = "/run/casemate/wayland-0";
 /// Where waypipe connects to, once for each program.
 pub(crate) const SOCKET: &str = "/run/casemate/windows";
 
+/// The size in bytes that programs may give a pipe, proc_sys_fs(5).
+const PIPE_SETTING: &str = "/proc/sys/fs/pipe-max-size";
+
 /// What of the windows is the agent's.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
@@ -179,9 +182,19 @@ fn allow_sparse_memory() {
     }
 }
 
+/// Lets the carrier make pipes as large as the largest image of the clipboard: see there.
+fn allow_large_pipes() {
+    // Who has set more wanted it.
+    let most = fs::read_to_string(PIPE_SETTING).ok().and_then(|text| text.trim().parse().ok());
+    if most.is_some_and(|most: i32| most < carrier::PIPE) {
+        let _ = fs::write(PIPE_SETTING, carrier::PIPE.to_string());
+    }
+}
+
 /// Starts the carrier, with a socket for programs as its standard input.
 fn start_carrier(settings: &Settings) -> Result<(Pid, OwnedFd), String> {
     allow_sparse_memory();
+    allow_large_pipes();
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
         .map_err(|error| error.to_string())?;
