@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,28 @@ impl Desktop {
     /// The same call as a user of this desktop would make it.
     pub fn user(&self, call: Call) -> Call {
         call.env("WAYLAND_DISPLAY", self.wayland())
+    }
+
+    /// What a program of the desktop pastes of this type.
+    ///
+    /// # Panics
+    /// wl-paste does not start.
+    pub fn pastes(&self, kind: &str) -> Vec<u8> {
+        let mut paste = self.command("wl-paste");
+        let output = paste.args(["--type", kind]).stdout(Stdio::piped()).output();
+        output.expect("wl-paste starts").stdout
+    }
+
+    /// Copies as a program of the desktop does, which serves it until somebody else copies.
+    ///
+    /// # Panics
+    /// wl-copy does not start.
+    pub fn copies(&self, kind: &str, bytes: &[u8]) {
+        let mut copy = self.command("wl-copy");
+        let mut child =
+            copy.args(["--type", kind]).stdin(Stdio::piped()).spawn().expect("wl-copy starts");
+        child.stdin.take().expect("a pipe").write_all(bytes).expect("written");
+        assert!(child.wait().expect("it ends").success());
     }
 
     /// A program of this desktop.

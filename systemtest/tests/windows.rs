@@ -2,13 +2,14 @@
 //! them, and what is said when something of it is missing or dies.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use systemtest::desktop::GROUND;
 use systemtest::{Background, Call, Desktop, SHORT, Shared, World, here, is_root, until};
 
@@ -113,6 +114,7 @@ fn two_compartments_differ_by_color_and_label() {
     let (red, blue) = (picture.bounds(RED).expect("red"), picture.bounds(BLUE).expect("blue"));
     assert!(red.2 <= blue.0, "one beside the other: {red:?} {blue:?}");
     clipboard_crosses_as_the_policy_allows(&world, &desktop);
+    images_cross_when_the_user_is_asked(&world, &desktop);
 }
 
 /// From `bank` to `web`, once; from there to the desktop, not.
@@ -148,6 +150,110 @@ fn clipboard_crosses_as_the_policy_allows(world: &World, desktop: &Desktop) {
     let recorded = world.casemate(["audit", "show"]).done().ok().text();
     assert!(recorded.contains("clipboard-copy") && recorded.contains("clipboard-paste"));
     assert!(!recorded.contains("of the bank"), "{recorded}");
+}
+
+/// Bytes of a picture, as programs copy it: nothing on the way looks into them.
+fn picture_bytes() -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut state = 7_u32;
+    // More than a pipe holds, with every byte in it.
+    bytes.extend((0..300_000).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    }));
+    bytes
+}
+
+/// From `bank` to `web`, from there to the desktop, and back: each step asked for.
+fn images_cross_when_the_user_is_asked(world: &World, desktop: &Desktop) {
+    let (bank, web) = (world.named("bank"), world.named("web"));
+    let rules = format!(
+        "casemate.ClipboardPaste +image {bank} {web} ask\n\
+         casemate.ClipboardPaste +image {web} @adminvm ask\n\
+         casemate.ClipboardPaste +image @adminvm {bank} ask\n"
+    );
+    fs::write(world.path("policy.d/30-paste.policy"), rules).expect("written");
+    let (asks, asked) = (world.path("asks"), world.path("asked"));
+    let configured = fs::read_to_string(world.config()).expect("read");
+    let answer = |program: &str| {
+        let script = format!("#!/bin/sh\necho \"$1\" > {}\n{program}\n", asked.display());
+        fs::write(&asks, script).expect("written");
+        fs::set_permissions(&asks, fs::Permissions::from_mode(0o755)).expect("set");
+        world.configure(&format!("{configured}\n[ask]\nprogram = {asks:?}\ntimeout = 5\n"));
+    };
+    let clipboard = |words: &[&str]| {
+        let call = world.casemate(["clipboard"].iter().chain(words).copied());
+        desktop.user(call).done()
+    };
+    let held = || clipboard(&["status", "--json"]).ok().json();
+    let copy = |name: &str| {
+        let take = || clipboard(&["copy", "--images", name]).code == Some(0);
+        until("there is an image to copy", SHORT, || take().then_some(()));
+        let held = held();
+        let size = picture_bytes().len();
+        assert_eq!((&held["type"], &held["size"]), (&"image/png".into(), &size.into()), "{held}");
+    };
+    let inside = |name: &str, line: &str| {
+        desktop.user(world.casemate(["run", name, "--", "sh", "-c", line]))
+    };
+    let image = picture_bytes();
+    let line = "wl-copy --foreground --type image/png";
+    let _copied = inside(bank, line).input(image.clone()).start();
+    copy(bank);
+    holder_is_confined(&held());
+    // No, and what is held is held still; then yes.
+    answer("exit 1");
+    clipboard(&["paste", web]).exits(1).says("the user said no");
+    let question = fs::read_to_string(&asked).expect("it was asked");
+    assert!(question.contains(bank) && question.contains("casemate.ClipboardPaste"), "{question}");
+    assert!(question.contains(web), "{question}");
+    answer("exec sleep 60");
+    clipboard(&["paste", web]).exits(1).says("no answer in time");
+    answer("head -n 1");
+    clipboard(&["paste", web]).ok();
+    assert_eq!(clipboard(&["status"]).ok().text(), "nothing is held");
+    let pasted = inside(web, "wl-paste --type image/png").done().ok();
+    assert!(pasted.stdout == image, "{} of {} bytes", pasted.stdout.len(), image.len());
+    // To the desktop and back.
+    let _copied = inside(web, line).input(image.clone()).start();
+    copy(web);
+    clipboard(&["paste", "@host"]).ok();
+    assert!(desktop.pastes("image/png") == image, "the desktop has the same");
+    desktop.copies("image/png", &image);
+    copy("@host");
+    answer("exit 1");
+    clipboard(&["paste", bank]).exits(1).says("the user said no");
+    answer("head -n 1");
+    clipboard(&["paste", bank]).ok();
+    let pasted = inside(bank, "wl-paste --type image/png").done().ok();
+    assert!(pasted.stdout == image, "{} of {} bytes", pasted.stdout.len(), image.len());
+    // Each step is recorded, the content is not.
+    let shown = world.casemate(["audit", "show", "--json"]).done().ok().json();
+    let of = |source: &str, target: &str| {
+        let records = shown.as_array().expect("records").iter();
+        let pastes = records.filter(|record| {
+            record["event"] == "clipboard-paste"
+                && record["compartment"] == target
+                && record["fields"]["source"] == source
+                && record["fields"]["type"] == "image/png"
+        });
+        pastes
+            .map(|record| record["fields"]["allowed"].as_bool().expect("decided"))
+            .collect::<Vec<_>>()
+    };
+    // Others had these names before.
+    assert!(of(bank, web).ends_with(&[false, false, true]), "{:?}", of(bank, web));
+    assert!(of(web, "@host").ends_with(&[true]), "{:?}", of(web, "@host"));
+    assert!(of("@host", bank).ends_with(&[false, true]), "{:?}", of("@host", bank));
+}
+
+/// What holds the clipboard has given up everything but answering.
+fn holder_is_confined(held: &Value) {
+    let status = format!("/proc/{}/status", held["number"]);
+    let status = fs::read_to_string(status).expect("it runs");
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "Threads:\t1"] {
+        assert!(status.contains(line), "{line}\n{status}");
+    }
 }
 
 #[test]
@@ -325,4 +431,60 @@ fn a_guest_that_connects_without_end_is_bounded_and_others_go_on() {
         std::thread::sleep(Duration::from_secs(3));
         (desktop.windows().len() == 2).then_some(more)
     });
+}
+
+/// The part of the desktop that has a color, once some of it has.
+fn shows_color(desktop: &Desktop, color: [u8; 3]) -> (i32, i32, i32, i32) {
+    until("the color is seen", 4 * SHORT, || desktop.picture().bounds(color))
+}
+
+#[test]
+fn an_x11_program_is_inside_the_border_and_its_server_comes_and_goes_with_it() {
+    let _alone = alone();
+    let settings = "color = \"#cc2222\"\nlabel = \"Bank\"\nmemory = 512\n\
+                    programs = [\"waypipe\", \"xwayland\", \"xterm\"]\n";
+    let world = World::new(here!(), settings);
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let servers = || world.shell("pgrep -c Xwayland; true").within(PATIENCE).done().ok().text();
+    assert_eq!(servers(), "0", "nothing runs before it is needed");
+    let xterm = || {
+        let words = ["xterm", "-bg", "#204080", "-e", "sleep", "600"];
+        desktop.user(world.run(words)).within(PATIENCE).start()
+    };
+    let first = xterm();
+    let all = shows_color(&desktop, RED);
+    let inside = shows_color(&desktop, INSIDE);
+    desktop.keep("x11");
+    let ground = desktop.picture().bounds_without(GROUND).expect("a window");
+    assert_eq!(ground, all, "nothing of it is outside its border");
+    assert!(all.0 < inside.0 && all.1 + 12 <= inside.1 && inside.2 < all.2 && inside.3 < all.3);
+    // The socket is its user's alone.
+    let socket = world.shell("stat -c '%a %U' /tmp/.X11-unix/X0; id -un").done().ok().text();
+    let (mode, user) = socket.split_once('\n').expect("two lines");
+    assert_eq!(mode, format!("600 {user}"));
+    // One that is killed ends its programs, and the next program has another.
+    world.shell("pkill -9 Xwayland").done().ok();
+    assert_ne!(first.within(SHORT).done().code, Some(0), "it ends");
+    desktop.shows(0);
+    let second = xterm();
+    shows_color(&desktop, INSIDE);
+    // The last program takes the window with it.
+    world.shell("pkill xterm").done().ok();
+    second.within(SHORT).done();
+    until("the server ends", SHORT, || (servers() == "0").then_some(()));
+    until("its window is gone", SHORT, || desktop.picture().bounds(RED).is_none().then_some(()));
+}
+
+#[test]
+fn an_x_server_that_is_missing_is_named() {
+    let _alone = alone();
+    let world = world(here!());
+    let Some(desktop) = Desktop::start(here!()) else { return };
+    let line = "echo \"[$DISPLAY]\"; perl -MIO::Socket::UNIX -e '\
+        my $s = IO::Socket::UNIX->new(Peer => \"/tmp/.X11-unix/X0\") or die; \
+        print read($s, my $byte, 1) ? \"answered\\n\" : \"closed\\n\"'";
+    let done = desktop.user(world.shell(line)).within(PATIENCE).done().ok();
+    assert_eq!(done.text(), "[]\nclosed");
+    assert!(done.error().contains("Xwayland, which X11 programs need"), "{}", done.error());
+    assert!(done.error().contains("\"xwayland\" to its `programs`"), "{}", done.error());
 }

@@ -38,6 +38,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::signals::{Request, Signals};
 use crate::uevents::Uevents;
 use crate::windows::Windows;
+use crate::x11::X11;
 
 /// Open files of the agent itself: four for each of 256 sessions, and some.
 const OPEN_FILES: u64 = 4096;
@@ -79,6 +80,7 @@ struct Agent {
     sessions: Sessions,
     calls: Calls,
     windows: Windows,
+    x11: X11,
     settings: Settings,
     console: Option<Console>,
     uevents: Option<Uevents>,
@@ -160,6 +162,7 @@ impl Agent {
             sessions: Sessions::new(null.into()),
             calls: Calls::default(),
             windows: Windows::default(),
+            x11: X11::default(),
             settings: Settings::default(),
             console: None,
             uevents: None,
@@ -218,6 +221,7 @@ impl Agent {
                     Token::FREEZE => self.hear_freeze(),
                     Token::CALLS => self.calls.accept(&self.epoll),
                     Token::DISPLAY => self.show_windows(),
+                    Token::X11 => self.show_x11(),
                     Token::WINDOWS => {
                         let up = self.link.is_up();
                         self.windows.accept(up.then_some(&mut self.link.out));
@@ -344,6 +348,15 @@ impl Agent {
     /// Starts what carries windows, when somebody waits for it.
     fn show_windows(&mut self) {
         match self.windows.asked(&self.settings) {
+            Ok(Some(news)) if self.link.is_up() => self.link.out.message(&news),
+            Ok(_) => {}
+            Err(problem) => self.log.warn(problem),
+        }
+    }
+
+    /// Starts the X server, when an X11 program waits for it.
+    fn show_x11(&mut self) {
+        match self.x11.asked(&self.settings, &self.epoll) {
             Ok(Some(news)) if self.link.is_up() => self.link.out.message(&news),
             Ok(_) => {}
             Err(problem) => self.log.warn(problem),

@@ -19,6 +19,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use crate::windows::SOCKET;
+use crate::x11;
 
 /// How the agent starts it.
 pub(crate) const ARGUMENT: &str = "--carry-windows";
@@ -32,13 +33,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Descriptors that travel with one message at most: libwayland sends 28.
 const DESCRIPTORS: usize = 64;
 
+/// What a pipe of the clipboard's holds, in bytes: the largest image that is copied. waypipe (0.8.4) reads
+/// what a program copied when the program has ended its writing, and a pipe holds 64 KiB otherwise.
+pub(crate) const PIPE: i32 = 16 << 20;
+
 /// Whether the agent's program was started as this.
 pub fn is_carrier(argument: &str) -> bool {
-    argument == ARGUMENT || argument == HOLD
+    [ARGUMENT, HOLD, x11::ARGUMENT].contains(&argument)
 }
 
-/// Carries, or holds.
+/// Carries, or holds, or becomes the X server.
 pub fn run(argument: &str) -> ExitCode {
+    if argument == x11::ARGUMENT {
+        return x11::run();
+    }
     if argument == HOLD {
         // Ends when the carrier does, which has the other end.
         let _ = io::stdin().read(&mut [0]);
@@ -152,6 +160,12 @@ fn receive(from: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<Owned
     Ok((message.bytes, descriptors, message.flags.contains(MsgFlags::MSG_CTRUNC)))
 }
 
+/// Makes a pipe hold more; anything else stays what it is.
+fn widen(descriptor: &OwnedFd) {
+    // SAFETY: a system call on numbers; the descriptor is open.
+    unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE) };
+}
+
 /// Passes one piece on, with its descriptors. False at the end.
 fn pass(from: &UnixStream, to: &UnixStream) -> io::Result<bool> {
     let mut buffer = [0; 16 * 1024];
@@ -159,6 +173,7 @@ fn pass(from: &UnixStream, to: &UnixStream) -> io::Result<bool> {
     if count == 0 || lost {
         return Ok(false);
     }
+    descriptors.iter().for_each(widen);
     let mut rest = buffer.get(..count).unwrap_or_default();
     while !rest.is_empty() {
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();

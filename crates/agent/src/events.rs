@@ -44,6 +44,8 @@ impl Token {
     pub(crate) const DISPLAY: Self = Self(1 << 40 | 1);
     /// waypipe, which carries them.
     pub(crate) const WINDOWS: Self = Self(1 << 40 | 2);
+    /// X11 programs that want to show windows.
+    pub(crate) const X11: Self = Self(1 << 40 | 3);
 
     /// A program whose call with this number waits.
     pub(crate) fn caller(call: u32) -> Self {
@@ -100,6 +102,11 @@ impl Epoll {
     /// Tells when `fd` can be written.
     pub(crate) fn add_write(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
         self.add(fd, token, EpollFlags::EPOLLOUT)
+    }
+
+    /// No longer tells anything of `fd`, though another process may have it too.
+    pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(self.0.delete(fd)?)
     }
 
     /// From now on tells when `fd`, watched for reading, can be read or written.
@@ -189,7 +196,7 @@ mod tests {
         assert_eq!(Token::SIGNALS.as_session(), None);
         assert_eq!(Token::UEVENTS.as_session(), None);
         assert_eq!(Token::FREEZE.as_session(), None);
-        for token in [Token::CALLS, Token::DISPLAY, Token::WINDOWS] {
+        for token in [Token::CALLS, Token::DISPLAY, Token::WINDOWS, Token::X11] {
             assert_eq!((token.as_session(), token.as_caller()), (None, None));
         }
         for call in [0, 1, u32::MAX] {

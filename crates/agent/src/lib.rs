@@ -40,5 +40,6 @@ mod signals;
 pub mod tools;
 mod uevents;
 mod windows;
+mod x11;
 
 pub use agent::{run_as_init, run_as_service};

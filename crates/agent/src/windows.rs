@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -40,6 +40,9 @@ pub(crate) const DISPLAY: &str = "/run/casemate/wayland-0";
 /// Where waypipe connects to, once for each program.
 pub(crate) const SOCKET: &str = "/run/casemate/windows";
 
+/// The size in bytes that programs may give a pipe, proc_sys_fs(5).
+const PIPE_SETTING: &str = "/proc/sys/fs/pipe-max-size";
+
 /// What of the windows is the agent's.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
@@ -58,8 +61,8 @@ impl Windows {
     /// # Errors
     /// A socket cannot be made.
     pub(crate) fn open(&mut self, epoll: &Epoll) -> io::Result<()> {
-        self.display = Some(listener(Path::new(DISPLAY))?);
-        self.carried = Some(listener(Path::new(SOCKET))?);
+        self.display = Some(listener(Path::new(DISPLAY), 0o666)?);
+        self.carried = Some(listener(Path::new(SOCKET), 0o666)?);
         self.watch(epoll)
     }
 
@@ -89,11 +92,11 @@ impl Windows {
             if self.carrier.as_ref().is_some_and(|(_, carrier)| hand_over(carrier, &program)) {
                 continue;
             }
-            if !has_waypipe() {
+            if !is_in_path("waypipe") {
                 news = Ok(Some(FromGuest::NoWaypipe));
                 continue;
             }
-            match start(settings) {
+            match start_carrier(settings) {
                 Ok((pid, carrier)) => {
                     hand_over(&carrier, &program);
                     self.carrier = Some((pid, carrier));
@@ -136,12 +139,16 @@ impl Windows {
     }
 }
 
-fn listener(path: &Path) -> io::Result<OwnedFd> {
+/// Listens at a path; `mode` says who may connect.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn listener(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let _ = fs::remove_file(path);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
-    fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
     listen(&listener, Backlog::MAXCONN)?;
     Ok(listener)
 }
@@ -164,8 +171,9 @@ fn hand_over(carrier: &OwnedFd, program: &OwnedFd) -> bool {
     matches!(sent, Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS))
 }
 
-fn has_waypipe() -> bool {
-    DEFAULT_PATH.split(':').any(|folder| Path::new(folder).join("waypipe").is_file())
+/// Whether the image has a program where programs are.
+pub(crate) fn is_in_path(program: &str) -> bool {
+    DEFAULT_PATH.split(':').any(|folder| Path::new(folder).join(program).is_file())
 }
 
 /// waypipe keeps a copy of each pool of pixels, and programs make pools of 512 MiB of which they use
@@ -178,11 +186,37 @@ fn allow_sparse_memory() {
     }
 }
 
-/// Starts the carrier as the default user, with a socket for programs as its standard input.
-fn start(settings: &Settings) -> Result<(Pid, OwnedFd), String> {
-    let words = [PROGRAM, carrier::ARGUMENT];
+/// Lets the carrier make pipes as large as the largest image of the clipboard: see there.
+fn allow_large_pipes() {
+    // Who has set more wanted it.
+    let most = fs::read_to_string(PIPE_SETTING).ok().and_then(|text| text.trim().parse().ok());
+    if most.is_some_and(|most: i32| most < carrier::PIPE) {
+        let _ = fs::write(PIPE_SETTING, carrier::PIPE.to_string());
+    }
+}
+
+/// Starts the carrier, with a socket for programs as its standard input.
+fn start_carrier(settings: &Settings) -> Result<(Pid, OwnedFd), String> {
+    allow_sparse_memory();
+    allow_large_pipes();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .map_err(|error| error.to_string())?;
+    let pid = start(settings, &[PROGRAM, carrier::ARGUMENT], theirs.as_fd())?;
+    Ok((pid, ours))
+}
+
+/// Starts a program as the default user; its messages go to the console.
+///
+/// # Errors
+/// Why not, for the log.
+pub(crate) fn start(
+    settings: &Settings,
+    words: &[&str],
+    stdin: BorrowedFd<'_>,
+) -> Result<Pid, String> {
     let request = OpenSession {
-        argv: words.map(|word| word.as_bytes().to_vec()).to_vec(),
+        argv: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
         environment: Vec::new(),
         cwd: None,
         user: None,
@@ -191,20 +225,11 @@ fn start(settings: &Settings) -> Result<(Pid, OwnedFd), String> {
         service: None,
     };
     let command = Command::resolve(&request, settings).map_err(|status| format!("{status:?}"))?;
-    allow_sparse_memory();
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-        .map_err(|error| error.to_string())?;
     let null = fs::File::options().write(true).open("/dev/null").map_err(|e| e.to_string())?;
     // What waypipe has to say is read with the kernel's messages; without a console it is lost.
     let console = fs::File::options().write(true).custom_flags(libc::O_NOCTTY).open("/dev/console");
     let console = console.as_ref().unwrap_or(&null);
-    let streams = Streams {
-        stdin: theirs.as_fd(),
-        stdout: null.as_fd(),
-        stderr: console.as_fd(),
-        terminal: false,
-    };
+    let streams = Streams { stdin, stdout: null.as_fd(), stderr: console.as_fd(), terminal: false };
     let spawned = spawn(&command, streams, None).map_err(|error| error.to_string())?;
-    Ok((spawned.pid, ours))
+    Ok(spawned.pid)
 }

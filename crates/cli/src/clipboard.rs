@@ -8,6 +8,7 @@
 //! What is held is bytes and a type; nothing here looks into them. Recorded is who, to whom, the type
 //! and the size, never the content.
 
+mod confine;
 mod hold;
 mod party;
 

@@ -211,6 +211,8 @@ pub enum Report {
     },
     /// A program of the guest wants to show windows, and nothing in the guest can carry them.
     NoWaypipe,
+    /// An X11 program of the guest wants to show windows, and the guest has no X server.
+    NoXwayland,
 }
 
 /// Why a message could not be passed.

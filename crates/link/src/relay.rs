@@ -379,6 +379,7 @@ impl Relay {
             }
             FromGuest::Windows { window } => return self.take_windows(window),
             FromGuest::NoWaypipe => Report::NoWaypipe,
+            FromGuest::NoXwayland => Report::NoXwayland,
         });
         Ok(())
     }
@@ -502,6 +503,7 @@ impl Relay {
                 | Report::RootDamaged { .. }
                 | Report::Frozen { .. }
                 | Report::NoWaypipe
+                | Report::NoXwayland
         );
         if self.reports.len() >= REPORT_LIMIT && news {
             return;

@@ -406,6 +406,7 @@ impl Life {
             Report::CallGone { call } => self.call_gone(call),
             Report::Windows { window } => self.windows(window),
             Report::NoWaypipe => self.no_windows(&WindowTrouble::NoWaypipeInside),
+            Report::NoXwayland => self.no_windows(&WindowTrouble::NoXwaylandInside),
         }
     }
 

@@ -47,7 +47,7 @@ const CONNECTS: &[(i64, &str)] = &[
 /// What both need.
 const BOTH: &[(i64, &str)] = &[
     (libc::SYS_close, "forget what is gone"),
-    (libc::SYS_fcntl, "seal pixels, duplicate a socket, look whether one is open"),
+    (libc::SYS_fcntl, "seal pixels, duplicate a socket, look whether one is open, enlarge a pipe"),
     (libc::SYS_brk, "allocate memory"),
     (libc::SYS_mmap, "allocate memory"),
     (libc::SYS_munmap, "free memory"),

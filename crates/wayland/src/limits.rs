@@ -124,6 +124,10 @@ pub const TURN_TIME: Duration = Duration::from_millis(4);
 /// Milliseconds until the compositor has answered a new connection.
 pub const READY: u64 = 10_000;
 
+/// What a pipe is made to hold that a client pastes through, in bytes: what the kernel lets everybody have
+/// by default (`fs.pipe-max-size`).
+pub const PIPE: usize = 1 << 20;
+
 /// Bytes of a selection that the broker offers or takes.
 pub const CLIPBOARD: u64 = 16 << 20;
 

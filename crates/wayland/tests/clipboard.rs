@@ -354,7 +354,7 @@ fn an_offer_expires_is_withdrawn_or_replaced() {
     copier.copy(&[TEXT]);
     assert_eq!(broker.hear(), json!({"replaced": {}}));
     // A pipe that nobody reads holds nothing up.
-    broker.say(offer(60), Some(Client::memory(&vec![0; 1 << 20])));
+    broker.say(offer(60), Some(Client::memory(&vec![0; 2 << 20])));
     assert_eq!(broker.hear(), json!({"offered": {}}));
     let id = copier.selection();
     let _full = copier.paste(id, TEXT);

@@ -85,6 +85,8 @@ pub enum FromGuest {
     },
     /// A program of the guest wants to show windows, and nothing in the guest can carry them.
     NoWaypipe,
+    /// An X11 program of the guest wants to show windows, and the guest has no X server.
+    NoXwayland,
 }
 
 /// From the host to the agent.

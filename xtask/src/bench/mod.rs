@@ -7,6 +7,7 @@ mod bare;
 mod calls;
 mod casemate;
 mod cpio;
+mod first_frame;
 mod image;
 mod others;
 mod pipe;

@@ -2,7 +2,8 @@
 //!
 //! The compositor is sway without a screen. The three take turns, several rounds, so that other load
 //! falls on all; figures are medians of the rounds. Nothing of a compartment is in them: they are
-//! what the proxy itself costs.
+//! what the proxy itself costs. What a compartment adds until there is something to see is in
+//! [`super::first_frame`].
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::first_frame::{self, Bed, FirstFrames};
 use super::samples::Samples;
 use super::table::{self, Figure};
 use super::{Raw, now};
-use crate::build::{build_static, programs, target_directory};
+use crate::build::{build, build_static, programs, target_directory};
 use crate::process::{cargo, find, is_root, output, run};
 
 /// Options of `cargo xtask bench windows`.
@@ -34,6 +36,12 @@ pub(crate) struct Arguments {
     /// Seconds of 60 frames each in a round.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
+    /// Not from the start of a program in a compartment to its first frame.
+    #[arg(long)]
+    no_compartment: bool,
+    /// Nothing else than that, by the programs that are built already.
+    #[arg(long, conflicts_with = "no_compartment")]
+    only_compartment: bool,
 }
 
 /// Somebody who is not root: sway refuses him.
@@ -73,24 +81,60 @@ pub(super) fn windows(arguments: &Arguments) -> Result<()> {
     for program in ["sway", "setpriv"] {
         ensure!(find(program).is_some(), "{program} is not installed (cargo xtask test does that)");
     }
-    build_static(&[("casemate-wayland", "casemate-wayland")])?;
-    run(cargo()
-        .args(["build", "--release", "--locked", "--package", "casemate-wayland"])
-        .args(["--example", "measure"]))?;
+    if !arguments.only_compartment {
+        build_all(arguments)?;
+    }
     let folder = tempfile::tempdir()?;
     let mut started = Started::default();
     let mut ways = ways(folder.path(), &mut started)?;
+    let bed = match arguments.no_compartment {
+        true => None,
+        false => Some(Bed::new(folder.path())?),
+    };
+    let mut frames = FirstFrames::default();
     for round in 1..=arguments.rounds {
         now(&format!("windows, round {round} of {}", arguments.rounds));
-        for way in &mut ways {
-            measure(way, arguments, folder.path())?;
+        if !arguments.only_compartment {
+            for way in &mut ways {
+                measure(way, arguments, folder.path())?;
+            }
+        }
+        if let Some(bed) = &bed {
+            let piped = ways.get(2).map(|way| way.display.as_path());
+            bed.measure(&ways[0].display, piped, &mut frames)?;
         }
     }
-    let figures = figures(&ways);
+    let mut figures = if arguments.only_compartment { Vec::new() } else { figures(&ways) };
+    if let Some(bed) = &bed {
+        bed.stop()?;
+        figures.extend(first_frame::figures(&frames));
+    }
     println!("\n{} rounds, medians, {arguments:?}\n", arguments.rounds);
     print!("{}", table::table(&figures));
+    report(&ways, &frames, &figures)
+}
+
+fn build_all(arguments: &Arguments) -> Result<()> {
+    if !arguments.no_compartment {
+        build()?;
+    }
+    build_static(&[("casemate-wayland", "casemate-wayland")])?;
+    run(cargo()
+        .args(["build", "--release", "--locked", "--package", "casemate-wayland"])
+        .args(["--example", "measure"]))
+}
+
+/// Everything that was measured, in a file.
+fn report(ways: &[Way], frames: &FirstFrames, figures: &[Figure]) -> Result<()> {
     let mut raw = Raw::new();
-    for way in &ways {
+    let all = json!({
+        "direct-ms": frames.direct.all(),
+        "waypipe-ms": frames.waypipe.all(),
+        "running-ms": frames.running.all(),
+        "stopped-ms": frames.stopped.all(),
+    });
+    raw.insert("first-frame".into(), all);
+    for way in ways {
         let samples = json!({
             "round-trip-us": way.round_trip.all(),
             "commits-per-second": way.commits.all(),
@@ -101,7 +145,7 @@ pub(super) fn windows(arguments: &Arguments) -> Result<()> {
     let folder = target_directory().join("bench");
     fs::create_dir_all(&folder)?;
     let file = folder.join("windows.json");
-    let report = json!({"figures": table::json(&figures), "samples": raw});
+    let report = json!({"figures": table::json(figures), "samples": raw});
     fs::write(&file, serde_json::to_string_pretty(&report)?)?;
     println!("\n{}", file.display());
     Ok(())

@@ -36,6 +36,14 @@ impl Agent {
             match reap() {
                 Reaped::Child(pid, _) if self.windows.reaped(pid) => {}
                 Reaped::Child(pid, status) => {
+                    match self.x11.reaped(pid, &self.settings, &self.epoll) {
+                        None => {}
+                        Some(Ok(())) => continue,
+                        Some(Err(problem)) => {
+                            self.log.warn(problem);
+                            continue;
+                        }
+                    }
                     let mut at = Desk { epoll: &self.epoll, outbox: &mut self.link.out };
                     if !self.sessions.reaped(pid, status, &mut at)
                         && let Some(console) = &mut self.console

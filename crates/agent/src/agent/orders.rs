@@ -183,6 +183,10 @@ impl Agent {
         if self.role == Role::Service && !handover::await_init() {
             self.log.warn("the image's init has not come up in time");
         }
+        // Not before: systemd empties the folder of these sockets when it comes up.
+        if let Err(error) = self.x11.open(&self.settings, &self.epoll) {
+            self.log.warn(format!("X11 programs of the guest cannot show windows: {error}"));
+        }
         if self.role == Role::Init {
             self.console = boot.console_user.map(Console::new);
         }

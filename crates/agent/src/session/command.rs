@@ -11,6 +11,7 @@ use casemate_wire::{ExitStatus, OpenSession, Restrictions};
 
 use super::service;
 use crate::accounts::{self, Account};
+use crate::x11;
 
 /// Search path of a session that brings none.
 pub(crate) const DEFAULT_PATH: &str =
@@ -136,6 +137,10 @@ fn variables(
     set(b"XDG_RUNTIME_DIR", runtime(account).as_bytes());
     if request.terminal.is_some() {
         set(b"TERM", b"xterm");
+    }
+    // Where there is a compositor.
+    if request.environment.iter().any(|(name, _)| name == b"WAYLAND_DISPLAY") && x11::is_there() {
+        set(b"DISPLAY", x11::DISPLAY.as_bytes());
     }
     for (name, value) in &settings.environment {
         set(name.as_bytes(), value.as_bytes());

@@ -17,10 +17,10 @@ use casemate_host::sockets;
 use casemate_supervise::prepare::World;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 
+use super::confine;
 use super::party::receive_line;
 use crate::failure::Problem;
 
@@ -115,20 +115,27 @@ fn ask(world: &World, word: &str) -> Result<Option<(Held, Option<OwnedFd>)>, Pro
 
 /// Holds what standard input is.
 pub(super) fn run(world: &World, source: &str, kind: &str) -> Result<u8, Problem> {
-    confine();
-    let file = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let size = nix::sys::stat::fstat(&file).map_err(std::io::Error::from)?.st_size;
+    let unconfined = |error: confine::ConfineError| {
+        Problem::new("could not confine what holds the clipboard").because(&error)
+    };
+    confine::hide().map_err(unconfined)?;
+    let file = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let size = file.metadata()?.len();
+    // Where the limit does not let it, swap has what other programs' memory would have there too.
+    let _ = confine::lock(&file, size);
+    let file = OwnedFd::from(file);
     let path = socket(world);
     // Of one that was killed.
     let _ = std::fs::remove_file(&path);
     std::fs::create_dir_all(world.places.runtime())?;
     let listener = sockets::listen(&path)?;
+    confine::confine().map_err(unconfined)?;
     println!("held");
     let until = Instant::now() + TIME;
     let held = |now: Instant| Held {
         source: source.into(),
         kind: kind.into(),
-        size: size as u64,
+        size,
         seconds: until.saturating_duration_since(now).as_secs(),
         number: std::process::id(),
     };
@@ -145,19 +152,8 @@ pub(super) fn run(world: &World, source: &str, kind: &str) -> Result<u8, Problem
             _ => {}
         }
     }
-    let _ = std::fs::remove_file(path);
+    // The socket stays, and the next one replaces it: this process has no files any more.
     Ok(0)
-}
-
-/// Its memory is in no dump and no other process of the user looks into it.
-fn confine() {
-    let _ = nix::sys::prctl::set_dumpable(false);
-    for (resource, most) in
-        [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NOFILE, 16), (Resource::RLIMIT_NPROC, 0)]
-    {
-        // What is lower already stays.
-        let _ = setrlimit(resource, most, most);
-    }
 }
 
 /// Somebody came before the time was over.

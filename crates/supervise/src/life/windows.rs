@@ -42,6 +42,9 @@ pub enum WindowTrouble {
     /// waypipe is not in the guest.
     #[error("waypipe is not in its image")]
     NoWaypipeInside,
+    /// No X server is in the guest, and an X11 program looked for one.
+    #[error("Xwayland, which X11 programs need, is not in its image")]
+    NoXwaylandInside,
     /// Something of ours.
     #[error("{0}")]
     Failed(String),
@@ -59,6 +62,7 @@ impl WindowTrouble {
             }
             Self::NoWaypipe => "install the package `waypipe`",
             Self::NoWaypipeInside => "add \"waypipe\" to its `programs`, and restart it",
+            Self::NoXwaylandInside => "add \"xwayland\" to its `programs`, and restart it",
             Self::Failed(_) => "`casemate logs` and windows.log beside it tell more",
         }
     }

@@ -158,6 +158,9 @@ pub(crate) fn receive(client: &mut Client, mut call: Call) -> Result<(), Fault> 
     if !types.contains(&kind) {
         return Ok(());
     }
+    // waypipe (0.8.4) reads a pipe of its own when all of it is written. What is no pipe stays as it is, and
+    // so does a pipe that may not grow.
+    let _ = rustix::pipe::fcntl_setpipe_size(&fd, limits::PIPE);
     compartment.effects.push_back(match holder {
         Holder::Client { client, source } => Effect::Send { client, source, kind, fd },
         Holder::Broker => Effect::Broker { number: offer.number, kind, fd },

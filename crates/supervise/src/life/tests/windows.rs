@@ -53,6 +53,8 @@ fn who_runs_something_is_told_once_why_there_are_no_windows() {
     assert_eq!(said(&stage.opened(8, Err(WindowTrouble::NoCompositor))), ["refuse 8"]);
     let inside = said(&stage.tell(Event::Report(Report::NoWaypipe)));
     assert_eq!(inside.len(), 1, "another reason is told: {inside:?}");
+    let x11 = said(&stage.tell(Event::Report(Report::NoXwayland)));
+    assert!(x11.len() == 1 && x11[0].contains("Xwayland"), "and this one: {x11:?}");
 }
 
 #[test]
