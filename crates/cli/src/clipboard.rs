@@ -119,9 +119,17 @@ fn paste(world: &World, name: Option<&str>) -> Result<u8, Problem> {
         ));
         return Err(Problem { causes: vec![why], ..problem });
     }
-    let Some(content) = hold::give(world, &held)? else { return Err(nothing()) };
     let alike: &[&str] = if is_image(&held.kind) { &[&held.kind] } else { &TEXT };
-    party.offer(alike, content, OFFERED)?;
+    let offered = hold::give(world, &held)
+        .and_then(|content| content.ok_or_else(nothing))
+        .and_then(|content| party.offer(alike, content, OFFERED));
+    if let Err(problem) = offered {
+        let event = Event::of(&target, "clipboard-paste-failed").with("why", problem.what.as_str());
+        Audit::of(world).write(&event.with("source", held.source.as_str()));
+        return Err(problem);
+    }
+    // Who had the focus may not be whom the user looks at by now.
+    eprintln!("note: offered to {target} for {OFFERED} s, to be pasted once");
     Ok(0)
 }
 
