@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::process::{cargo, run, workspace};
 
 /// Every target in `fuzz/fuzz_targets`.
-pub(crate) const TARGETS: [&str; 11] = [
+pub(crate) const TARGETS: [&str; 12] = [
     "wire",
     "config",
     "archive",
@@ -17,6 +17,7 @@ pub(crate) const TARGETS: [&str; 11] = [
     "wayland",
     "files",
     "netd",
+    "clipboard",
 ];
 
 /// Options of `cargo xtask fuzz`.
