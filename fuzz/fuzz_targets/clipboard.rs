@@ -40,7 +40,8 @@ const MOST: usize = 200;
 
 const TYPES: [&str; 6] = ["text/plain", "image/png", "", "UTF8_STRING", "\u{202e}\n\"", "x"];
 
-fuzz_target!(|data: &[u8]| {
+// The standard library does it for programs whose `main` is in Rust.
+fuzz_target!(init: ignore_broken_pipes(), |data: &[u8]| {
     let mut words = Words(data);
     let mut desk = Desk::new();
     for _ in 0..MOST {
@@ -49,6 +50,12 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+fn ignore_broken_pipes() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.expect("ignored");
+}
 
 /// A client with devices and the focus, and a broker.
 struct Desk {
