@@ -482,7 +482,7 @@ fn an_x_server_that_is_missing_is_named() {
     let Some(desktop) = Desktop::start(here!()) else { return };
     let line = "echo \"[$DISPLAY]\"; perl -MIO::Socket::UNIX -e '\
         my $s = IO::Socket::UNIX->new(Peer => \"/tmp/.X11-unix/X0\") or die; \
-        print read($s, my $byte, 1) ? \"answered\\n\" : \"closed\\n\"'";
+        print read($s, my $byte, 1) ? \"answered\\n\" : \"closed\\n\"'; sleep 1";
     let done = desktop.user(world.shell(line)).within(PATIENCE).done().ok();
     assert_eq!(done.text(), "[]\nclosed");
     assert!(done.error().contains("Xwayland, which X11 programs need"), "{}", done.error());

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::process::{cargo, run, workspace};
 
 /// Every target in `fuzz/fuzz_targets`.
-pub(crate) const TARGETS: [&str; 12] = [
+pub(crate) const TARGETS: [&str; 13] = [
     "wire",
     "config",
     "archive",
@@ -18,6 +18,7 @@ pub(crate) const TARGETS: [&str; 12] = [
     "files",
     "netd",
     "desktop",
+    "clipboard",
 ];
 
 /// Options of `cargo xtask fuzz`.

@@ -115,7 +115,7 @@ impl Control {
     }
 
     /// Descriptors to wait for.
-    pub(crate) fn descriptors(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
+    pub fn descriptors(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
         let mut all = Vec::new();
         if let Some(listener) = &self.listener {
             let room = self.links.len() < limits::CONTROLS;
@@ -139,12 +139,7 @@ impl Control {
 
     /// Something is ready at a descriptor of [`Self::descriptors`]. False when the broker this
     /// program was started with is gone.
-    pub(crate) fn turn(
-        &mut self,
-        which: usize,
-        flags: PollFlags,
-        compartment: &mut Compartment,
-    ) -> bool {
+    pub fn turn(&mut self, which: usize, flags: PollFlags, compartment: &mut Compartment) -> bool {
         let listeners = usize::from(self.listener.is_some());
         if which < listeners {
             self.accept();
@@ -240,7 +235,7 @@ impl Control {
     }
 
     /// A client pastes the broker's offer.
-    pub(crate) fn serve(&mut self, number: u64, kind: String, to: OwnedFd) {
+    pub fn serve(&mut self, number: u64, kind: String, to: OwnedFd) {
         let Some(offer) = self.offer.as_ref().filter(|it| it.number == number) else { return };
         // Nothing but a pipe takes a splice without waiting: with a socket, its own flag counts.
         let stat = rustix::fs::fstat(&to);
@@ -279,7 +274,7 @@ impl Control {
     }
 
     /// A selection has changed.
-    pub(crate) fn announced(&mut self, compartment: &Compartment, which: Which) {
+    pub fn announced(&mut self, compartment: &Compartment, which: Which) {
         let held = compartment.selection(which);
         let number = held.filter(|it| it.holder == Holder::Broker).map(|it| it.number);
         if which == Which::Clipboard
@@ -291,7 +286,7 @@ impl Control {
     }
 
     /// Ends what took too long.
-    pub(crate) fn expire(&mut self, compartment: &mut Compartment) {
+    pub fn expire(&mut self, compartment: &mut Compartment) {
         let now = Instant::now();
         self.transfers.retain(|it| it.until > now);
         if self.leaving.take_if(|it| *it <= now).is_some() && self.offer.is_none() {
@@ -304,7 +299,7 @@ impl Control {
     }
 
     /// The focus has come or gone.
-    pub(crate) fn focus(&mut self, focused: bool) {
+    pub fn focus(&mut self, focused: bool) {
         self.tell(&json!({"focus": focused}));
     }
 
