@@ -318,6 +318,11 @@ pub fn clipboard_socket(run_directory: &Path) -> PathBuf {
     run_directory.join("clipboard")
 }
 
+/// Where connections to the user's compositor are made that it knows for the compartment's.
+pub(crate) fn compositor_socket(run_directory: &Path) -> PathBuf {
+    run_directory.join("compositor")
+}
+
 /// The file of this program.
 fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_default()

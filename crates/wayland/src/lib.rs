@@ -31,6 +31,7 @@ pub mod label;
 pub mod limits;
 pub mod name;
 pub mod protocol;
+pub mod sandbox;
 pub mod server;
 pub mod settings;
 pub mod socket;

@@ -360,3 +360,35 @@ fn a_surface_can_be_a_window_again() {
     // Content, four bars, label and ground.
     assert_eq!(bench.compositor.heard(Interface::Surface, "attach").len(), 7);
 }
+
+#[test]
+fn screens_that_tell_their_pixels_only_bound_windows_too() {
+    let (mut bench, bound) = begun();
+    let output = bench.compositor.newest(Interface::Output);
+    let none = Arg::String(Some(String::new()));
+    let mut geometry: Vec<Arg> = [0, 0, 0, 0, 0].map(Arg::Int).into();
+    geometry.extend([none, Arg::String(Some(String::new())), Arg::Int(0)]);
+    bench.compositor.say(output, "geometry", geometry);
+    let mode = vec![Arg::Uint(1), Arg::Int(1200), Arg::Int(900), Arg::Int(60_000)];
+    bench.compositor.say(output, "mode", mode);
+    bench.compositor.say(output, "scale", vec![Arg::Int(2)]);
+    bench.compositor.say(output, "done", vec![]);
+    bench.run().expect("alive");
+    let manager = bench.client.bind(Interface::FractionalScaleManager);
+    let (surface, ..) = window(&mut bench, bound, (2000, 2000), BLUE.0);
+    let told = |bench: &Bench| {
+        let heard = bench.compositor.heard(Interface::XdgSurface, "set_window_geometry");
+        heard.last().expect("told").numbers()[2..].to_vec()
+    };
+    assert_eq!(told(&bench), [600, 450]);
+    let object = vec![Arg::Object(surface)];
+    let make = "get_fractional_scale";
+    let scale = bench.client.make(manager, make, Interface::FractionalScale, object);
+    bench.run().expect("alive");
+    let up = bench.compositor.newest(Interface::FractionalScale);
+    // One and a half.
+    bench.compositor.say(up, "preferred_scale", vec![Arg::Uint(180)]);
+    bench.run().expect("alive");
+    assert_eq!(bench.client.last(scale, "preferred_scale").expect("told").uint(0), 180);
+    assert_eq!(told(&bench), [800, 600]);
+}

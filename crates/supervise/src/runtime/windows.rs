@@ -28,9 +28,9 @@ use casemate_plan::windows;
 use nix::fcntl::OFlag;
 
 use super::{Runtime, log};
-use crate::compositor::{self, Display};
+use crate::compositor::{self, Connector, Display};
 use crate::control::ProcessStatus;
-use crate::keeper::clipboard_socket;
+use crate::keeper::{clipboard_socket, compositor_socket};
 use crate::life::{Event, WindowTrouble};
 
 /// How long waypipe may take to listen. Under emulation of nothing it takes 0.1 s.
@@ -193,7 +193,12 @@ impl Runtime<'_> {
             }
             let jail = &assignment.facts.programs.jail;
             let launched = launch(&process, jail, handed, self.windows_log()?)?;
-            compositor::serve(ours, self.windows.display.clone())?;
+            let connector = Connector {
+                display: self.windows.display.clone(),
+                compartment: assignment.request.instance.name.clone(),
+                socket: compositor_socket(&assignment.request.run_directory),
+            };
+            compositor::serve(ours, connector)?;
             Ok(launched)
         })();
         let launched = launched.map_err(|error| WindowTrouble::Failed(error.to_string()))?;
@@ -272,6 +277,7 @@ impl Runtime<'_> {
         // What cannot be removed now is removed with the directory.
         let _ = fs::remove_dir_all(run_directory.join("windows"));
         let _ = fs::remove_file(clipboard_socket(run_directory));
+        let _ = fs::remove_file(compositor_socket(run_directory));
     }
 }
 

@@ -38,7 +38,9 @@ pub(crate) enum Role {
     Begin,
     /// Border or label of this surface of the client.
     Frame(u32),
-    /// Tells the size of an output.
+    /// An output, with its size in pixels.
+    Output,
+    /// Tells the size of an output as windows see it.
     Screen,
     /// Where drags come from and go to: a device at the compositor.
     Device(u32),

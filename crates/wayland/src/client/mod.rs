@@ -63,6 +63,8 @@ pub struct Client {
     pub(crate) subsurfaces: BTreeMap<u32, u32>,
     /// Viewport to surface.
     pub(crate) viewports: BTreeMap<u32, u32>,
+    /// `wp_fractional_scale_v1` to surface.
+    pub(crate) fractions: BTreeMap<u32, u32>,
     pub(crate) regions: BTreeMap<u32, region::Region>,
     /// By a number that is not used again: a pool lives on with its buffers.
     pub(crate) pools: BTreeMap<u64, shm::Pool>,
@@ -170,6 +172,7 @@ impl Client {
             surfaces: BTreeMap::new(),
             subsurfaces: BTreeMap::new(),
             viewports: BTreeMap::new(),
+            fractions: BTreeMap::new(),
             regions: BTreeMap::new(),
             pools: BTreeMap::new(),
             last_pool: 0,

@@ -104,6 +104,7 @@ impl Client {
             ) => self.global(*name, interface, *version),
             (Role::Registry, "global_remove", [Arg::Uint(name)]) => self.global_remove(*name),
             (Role::Begin, "done", _) => self.ready(),
+            (Role::Output, ..) => self.output_event(object, name, &arguments),
             (Role::Screen, "logical_size", [Arg::Int(width), Arg::Int(height)]) => {
                 self.screen_size(object, *width, *height)
             }

@@ -22,6 +22,36 @@ pub(crate) struct Screens {
     outputs: BTreeMap<u32, (u32, u32, u32)>,
     /// Width and height by what told them.
     sizes: BTreeMap<u32, (i32, i32)>,
+    /// What the outputs say of themselves.
+    modes: BTreeMap<u32, Mode>,
+}
+
+/// An output's pixels.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mode {
+    size: (i32, i32),
+    /// Pixels for one of a window's, rounded up by the compositor.
+    scale: i32,
+    /// It stands on its side.
+    turned: bool,
+}
+
+/// A scale of 1 in what `wp_fractional_scale_v1` says.
+const WHOLE: i64 = 120;
+
+/// `wl_output.mode`: the one that is used.
+const CURRENT: u32 = 1;
+
+impl Mode {
+    /// Width and height for windows. Without a scale in 1/120 that is known to be exact they may be
+    /// smaller than they are.
+    fn size(self, exact: Option<i64>) -> (i32, i32) {
+        let (width, height) = self.size;
+        let (width, height) = if self.turned { (height, width) } else { (width, height) };
+        let scale = exact.unwrap_or(i64::from(self.scale.max(1)) * WHOLE).max(1);
+        let scaled = |length: i32| i32::try_from(i64::from(length) * WHOLE / scale);
+        (scaled(width).unwrap_or(i32::MAX), scaled(height).unwrap_or(i32::MAX))
+    }
 }
 
 /// Outputs that are looked at.
@@ -49,6 +79,26 @@ pub(crate) fn description(client: &mut Client, call: Call) -> Result<(), Fault> 
     client.event(call.object, call.interface, "description", text)
 }
 
+/// `wp_fractional_scale_manager_v1.get_fractional_scale`.
+pub(crate) fn get_fractional_scale(client: &mut Client, call: Call) -> Result<(), Fault> {
+    if let [Arg::New(id), Arg::Object(surface)] = call.arguments.as_slice() {
+        client.fractions.insert(*id, *surface);
+    }
+    client.forward_request(call)
+}
+
+/// `wp_fractional_scale_v1.preferred_scale`: the scale of the output that a surface is on, exactly.
+pub(crate) fn preferred_scale(client: &mut Client, call: Call) -> Result<(), Fault> {
+    let (object, scale) = (call.object, call.arguments.as_slice().first());
+    if let (Some(surface), Some(Arg::Uint(scale))) = (client.fractions.get(&object), scale)
+        && let Some(surface) = client.surfaces.get_mut(surface)
+    {
+        surface.fraction = Some(i64::from(*scale));
+    }
+    client.forward_event(call)?;
+    client.fit_windows()
+}
+
 /// `wl_surface.enter`.
 pub(crate) fn enter(client: &mut Client, call: Call) -> Result<(), Fault> {
     client.on_screen(call, "enter", true)
@@ -66,7 +116,7 @@ impl Client {
             return Ok(());
         }
         let version = version.min(Interface::Output.definition().version);
-        let output = self.ids.ours(Interface::Output, Role::Silent)?;
+        let output = self.ids.ours(Interface::Output, Role::Output)?;
         self.bind_up(name, Interface::Output, version, output)?;
         self.screens.outputs.insert(name, (version, output, 0));
         self.ask_sizes()
@@ -87,6 +137,29 @@ impl Client {
             if let Some(kept) = self.screens.outputs.get_mut(&name) {
                 kept.2 = new;
             }
+        }
+        Ok(())
+    }
+
+    /// What an output says of itself: what counts where the compositor does not say how large it is for
+    /// windows. To a sandbox, sway does not.
+    pub(crate) fn output_event(
+        &mut self,
+        output: u32,
+        name: &str,
+        arguments: &[Arg],
+    ) -> Result<(), Fault> {
+        let mode = self.screens.modes.entry(output).or_default();
+        match (name, arguments) {
+            ("geometry", [.., Arg::Int(transform)]) => mode.turned = transform % 2 != 0,
+            ("mode", [Arg::Uint(flags), Arg::Int(width), Arg::Int(height), _])
+                if flags & CURRENT != 0 =>
+            {
+                mode.size = (*width, *height);
+            }
+            ("scale", [Arg::Int(scale)]) => mode.scale = *scale,
+            ("done", _) => return self.fit_windows(),
+            _ => {}
         }
         Ok(())
     }
@@ -143,6 +216,7 @@ impl Client {
         if version >= 3 {
             self.request(output, Interface::Output, "release", Vec::new())?;
         }
+        self.screens.modes.remove(&output);
         for surface in self.surfaces.values_mut() {
             surface.on.remove(&output);
         }
@@ -151,13 +225,18 @@ impl Client {
 
     /// The largest size inside such a border that is on the screen with it, as far as that is known: of
     /// the smallest screen that the surface is on, or of all before it is on any. A window whose size
-    /// the compositor has chosen may be as large as the largest.
+    /// the compositor has chosen may be as large as the largest, where it says exactly how large that is.
     pub(crate) fn largest(&self, surface: u32, edges: Edges, is_chosen: bool) -> (i32, i32) {
         let on = self.surfaces.get(&surface).map(|it| &it.on).filter(|on| !on.is_empty());
         let counts = |output: &u32| is_chosen || on.is_none_or(|on| on.contains(output));
         let outputs = self.screens.outputs.values().filter(|(_, output, _)| counts(output));
-        let sizes = outputs.filter_map(|(_, _, teller)| self.screens.sizes.get(teller));
-        let sizes = sizes.copied().filter(|(width, height)| *width > 0 && *height > 0);
+        let exact = self.surfaces.get(&surface).and_then(|it| it.fraction);
+        let size = |(_, output, teller): &(u32, u32, u32)| {
+            let told = self.screens.sizes.get(teller).copied();
+            let own = self.screens.modes.get(output).filter(|_| !is_chosen);
+            told.or_else(|| own.map(|mode| mode.size(exact)))
+        };
+        let sizes = outputs.filter_map(size).filter(|(width, height)| *width > 0 && *height > 0);
         let one = sizes.reduce(|one, it| match is_chosen {
             true => (one.0.max(it.0), one.1.max(it.1)),
             false => (one.0.min(it.0), one.1.min(it.1)),

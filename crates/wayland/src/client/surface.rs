@@ -92,6 +92,8 @@ pub(crate) struct Surface {
     pub(crate) shown: Option<Rect>,
     pub(crate) told: Told,
     pub(crate) frame: Option<super::frame::Frame>,
+    /// The scale of the output that it is on, in 1/120, where the compositor says it.
+    pub(crate) fraction: Option<i64>,
     /// Outputs of the proxy's own that it is on.
     pub(crate) on: BTreeSet<u32>,
 }
@@ -141,6 +143,7 @@ pub(crate) fn create(client: &mut Client, mut call: Call) -> Result<(), Fault> {
         shown: None,
         told: Told { order: vec![id], ..Told::default() },
         frame: None,
+        fraction: None,
         on: BTreeSet::new(),
     };
     client.surfaces.insert(id, surface);
@@ -281,6 +284,7 @@ pub(crate) fn destroy(client: &mut Client, call: Call) -> Result<(), Fault> {
         Role::None | Role::Cursor | Role::DragIcon => {}
     }
     client.viewports.retain(|_, surface| *surface != id);
+    client.fractions.retain(|_, surface| *surface != id);
     let states = [Some(surface.pending), surface.cached, Some(surface.unsent)];
     for state in states.into_iter().flatten() {
         client.discard(state)?;

@@ -86,7 +86,12 @@ pub(super) static FRACTIONAL_SCALE_MANAGER: Definition = Definition {
     version: 1,
     requests: &[
         last("destroy", 1, &[], Forward),
-        message("get_fractional_scale", 1, &[New(FractionalScale), Object(Surface)], Forward),
+        message(
+            "get_fractional_scale",
+            1,
+            &[New(FractionalScale), Object(Surface)],
+            Handle(screen::get_fractional_scale),
+        ),
     ],
     events: &[],
 };
@@ -96,7 +101,7 @@ pub(super) static FRACTIONAL_SCALE: Definition = Definition {
     name: "wp_fractional_scale_v1",
     version: 1,
     requests: &[last("destroy", 1, &[], Forward)],
-    events: &[message("preferred_scale", 1, &[Uint], Forward)],
+    events: &[message("preferred_scale", 1, &[Uint], Handle(screen::preferred_scale))],
 };
 
 /// `zxdg_output_manager_v1`.
