@@ -155,9 +155,13 @@ fn firewall_that_somebody_removes_is_made_anew() {
     // As a reload of /etc/nftables.conf does, and as somebody does who knows what he does.
     let first = kept.iter().find(|line| line.contains("netdev")).expect("a table").clone();
     let one = format!("delete table {}", first.trim_start_matches("table "));
-    for change in ["flush ruleset", &one, "flush ruleset"] {
-        let done = Command::new("nft").args(change.split(' ')).status().expect("nft starts");
-        assert!(done.success(), "{change}");
+    for (change, again) in [("flush ruleset", 0), (&*one, 0), ("flush ruleset", 8)] {
+        // Again and again, as a restart of a firewall's unit does, at other moments of the mending.
+        for pause in 0..=again {
+            let done = Command::new("nft").args(change.split(' ')).status().expect("nft starts");
+            assert!(done.success(), "{change}");
+            std::thread::sleep(Duration::from_millis(pause * 7));
+        }
         until("the tables", SHORT, || (sorted() == kept).then_some(()));
         until("both links", SHORT, || as_declared().then_some(()));
     }
@@ -374,9 +378,12 @@ fn user() -> User {
 #[test]
 fn ordinary_user_gets_what_the_system_grants_and_no_more() {
     let user = user();
-    // None that the names of other tests lead to.
-    let linked = "host-networking = true\nid = 151";
-    let Some((lab, world, netd)) = set_up(here!(), &[("main", linked)]) else { return };
+    let Some((lab, world, netd)) = set_up(here!(), &[("main", LINKED)]) else { return };
+    // One that no name of other tests leads to, and for each name another: it is remembered.
+    let number: u32 = world.name().split('-').nth(1).expect("a number").parse().expect("digits");
+    let id = 149 + 2 * number;
+    let text = fs::read_to_string(world.config()).expect("read");
+    world.configure(&text.replace(LINKED, &format!("{LINKED}\nid = {id}")));
     lab.greet(Side::Outside, OUTSIDE, 80, "outside");
     let folder = tempfile::tempdir().expect("made");
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("set");
@@ -407,10 +414,10 @@ fn ordinary_user_gets_what_the_system_grants_and_no_more() {
     let plan = || call(&["plan", world.name()]);
     plan().done().exits(4).says(&format!("user `{}` has no grant", user.name)).says("grants = ");
     netd.configure(&grant("user", "ids=111-119"));
-    plan().done().exits(4).says("id 151 is not among those granted to you, 111 to 119");
+    plan().done().exits(4).says(&format!("id {id} is not among those granted to you, 111 to 119"));
     netd.configure(&format!("{}\nnat.enable = false", grant("group", "")));
     plan().done().exits(4).says("differ from the system's configuration");
-    netd.configure(&grant("group", "ids=151-151"));
+    netd.configure(&grant("group", &format!("ids={id}-{id}")));
     let planned = plan().done().ok().text();
     assert!(planned.contains("ask casemate-netd"), "{planned}");
     if planned.contains("build the image") {
@@ -419,7 +426,7 @@ fn ordinary_user_gets_what_the_system_grants_and_no_more() {
         let line = format!("exec 3<>/dev/tcp/{OUTSIDE}/80; head -n 1 <&3");
         let done = call(&["run", world.name(), "--", "bash", "-c", &line]).done().ok();
         assert_eq!(done.text(), format!("outside {HOST}"));
-        assert!(traces().iter().any(|line| line == "cmtap151"), "{:?}", traces());
+        assert!(traces().iter().any(|line| *line == format!("cmtap{id}")), "{:?}", traces());
         call(&["stop", "--force", world.name()]).done().ok();
         assert_no_traces();
     }
@@ -438,20 +445,21 @@ fn ordinary_user_gets_what_the_system_grants_and_no_more() {
              \"mac\":\"02:00:00:00:00:01\",\"rules\":[],\"default\":\"accept\"}}}}"
         )
     };
-    let told = ask_as(&user, &netd, &[&order(151)]);
-    assert!(told.contains("172.16.200.151 is in use by a compartment of another user"), "{told}");
-    let told = ask_as(&user, &netd, &[&order(153)]);
-    assert!(told.contains("id 153 is not among those granted"), "{told}");
+    let told = ask_as(&user, &netd, &[&order(id)]);
+    let used = format!("172.16.200.{id} is in use by a compartment of another user");
+    assert!(told.contains(&used), "{told}");
+    let told = ask_as(&user, &netd, &[&order(171)]);
+    assert!(told.contains("id 171 is not among those granted"), "{told}");
     let told = ask_as(&user, &netd, &["\"counters\""]);
     assert!(told.contains("this connection has no link"), "{told}");
-    let elsewhere = order(151).replace("172.16.200.151", "172.16.201.151");
+    let elsewhere = order(id).replace("172.16.200.", "172.16.201.");
     let told = ask_as(&user, &netd, &[&elsewhere]);
     assert!(told.contains("the system's `cidr` counts"), "{told}");
     world.stop_force().ok();
     world.assert_gone(world.name());
     assert_no_traces();
     netd.configure(&grant("user", "links=1"));
-    let told = ask_as(&user, &netd, &[&order(151), &order(153)]);
+    let told = ask_as(&user, &netd, &[&order(id), &order(171)]);
     assert!(told.contains("\"ready\""), "{told}");
     assert!(told.contains("has 1 links, and may have no more"), "{told}");
     assert_no_traces();

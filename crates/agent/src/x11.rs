@@ -8,10 +8,10 @@
 //! Nothing of it runs before the first program connects; it ends some seconds after the last. The agent
 //! never takes a connection itself: what listens is the X server's too, which could make that block.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -69,11 +69,10 @@ impl X11 {
             _ => {}
         }
         // Somebody else's folder, or a link to one, is no place for a socket of root's.
-        if !fs::symlink_metadata(FOLDER)?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        chown(FOLDER, Some(0), Some(0))?;
-        fs::set_permissions(FOLDER, Permissions::from_mode(0o1777))?;
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let folder = OpenOptions::new().read(true).custom_flags(flags).open(FOLDER)?;
+        fchown(&folder, Some(0), Some(0))?;
+        folder.set_permissions(Permissions::from_mode(0o1777))?;
         let listener = windows::listener(Path::new(SOCKET), 0o600)?;
         // The X server lets in its own user only, so nobody else has to get there.
         chown(SOCKET, Some(account.uid), Some(account.gid))?;

@@ -44,6 +44,9 @@ const LARGEST_TEXT: u64 = 1 << 20;
 /// Largest image, in bytes: the most that a proxy takes.
 const LARGEST_IMAGE: u64 = 16 << 20;
 
+/// Most that waypipe (0.8.4) brings into a compartment, in bytes: what a pipe of the host's may hold.
+const LARGEST_PASTED: u64 = 1 << 20;
+
 /// Seconds that what was pasted waits for a program to take it.
 const OFFERED: u64 = 60;
 
@@ -99,6 +102,14 @@ fn paste(world: &World, name: Option<&str>) -> Result<u8, Problem> {
     if target == held.source {
         return Err(Problem::new(format!("what is held is {party}'s own"))
             .hint("programs of one compartment share a clipboard"));
+    }
+    if held.size > LARGEST_PASTED && target != party::HOST {
+        let what = format!(
+            "{} KiB are held, and waypipe carries {} into a compartment",
+            held.size >> 10,
+            LARGEST_PASTED >> 10
+        );
+        return Err(Problem::new(what).hint("copy it as a file: casemate copy"));
     }
     let decided = decide(world, &held.source, &target, is_image(&held.kind));
     let event = Event::of(&target, "clipboard-paste")

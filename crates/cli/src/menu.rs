@@ -10,6 +10,7 @@ pub(crate) mod follow;
 mod place;
 pub(crate) mod take;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -62,8 +63,12 @@ fn compartment<'w>(
     name: &str,
 ) -> Result<Option<&'w Compartment>, Problem> {
     match world.compartment(name) {
-        Ok(compartment) => Ok(Some(compartment)),
+        Ok(compartment) => {
+            same_config(world, place, name)?;
+            Ok(Some(compartment))
+        }
         Err(PrepareError::Unknown { .. }) if is_synced(place, name)? => {
+            same_config(world, place, name)?;
             let _lock = place.lock(name, true)?;
             let removed = place.remove(name)?;
             eprintln!("note: `{name}` is not declared any more; {}", entries(removed, "removed"));
@@ -71,6 +76,24 @@ fn compartment<'w>(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Entries start what one configuration declares: those of a compartment that another one declares under the
+/// same name are not replaced by the way.
+fn same_config(world: &World, place: &Place, name: &str) -> Result<(), Problem> {
+    if name.parse::<CompartmentName>().is_err() {
+        return Ok(());
+    }
+    let Some(state) = place.state(name)? else { return Ok(()) };
+    if state.config == follow::config(world)? {
+        return Ok(());
+    }
+    let whose = match &state.config {
+        Some(path) => harmless_line(&path.display().to_string(), 1024),
+        None => "the usual configuration".into(),
+    };
+    Err(Problem::new(format!("the menu has a `{name}` of {whose}"))
+        .hint(format!("run first: casemate menu remove {name}")))
 }
 
 fn is_synced(place: &Place, name: &str) -> Result<bool, Problem> {
@@ -81,6 +104,14 @@ fn is_synced(place: &Place, name: &str) -> Result<bool, Problem> {
 fn sync(world: &World, name: &str, verbose: bool) -> Result<(), Problem> {
     let place = Place::of(world)?;
     let Some(compartment) = compartment(world, &place, name)? else { return Ok(()) };
+    // Before a guest runs for nothing.
+    let program = program()?;
+    let state = State { config: follow::config(world)?, ..State::default() };
+    let words = command(&program, &state, compartment, "id")?;
+    let icon = place.icon(name, "id");
+    if !Entry::can_have(&words, &icon) {
+        return Err(unnameable(&format!("{} or {}", words.join(" "), icon.display())));
+    }
     let _lock = match place.lock(name, false)? {
         Some(lock) => Some(lock),
         None => {
@@ -96,7 +127,7 @@ fn sync(world: &World, name: &str, verbose: bool) -> Result<(), Problem> {
     let fetched = fetch(world, &target, &socket)?;
     drop(socket);
     fetched.say_notes(name);
-    let changes = put(world, &place, compartment, fetched)?;
+    let changes = put(world, &place, compartment, &program, fetched)?;
     outln!("{name}: {}", summary(&changes));
     let Changes { strangers, .. } = &changes;
     if strangers.is_empty() {
@@ -132,8 +163,9 @@ fn sync_by_itself(world: &World, name: &str) -> Result<(), Problem> {
             None => return Ok(()),
         }
     };
+    let program = program()?;
     let fetched = fetch(world, &target, &socket)?;
-    put(world, &place, compartment, fetched).map(drop)
+    put(world, &place, compartment, &program, fetched).map(drop)
 }
 
 fn wanted() -> control::Run {
@@ -146,17 +178,25 @@ struct Fetched {
     image: String,
     /// Each with the pixels of its picture.
     applications: Vec<(Application, Option<Vec<u8>>)>,
-    /// About what is left out.
+    /// About what is left out, and how many more there were.
     notes: Vec<String>,
+    more: usize,
 }
 
 impl Fetched {
     fn say_notes(&self, name: &str) {
-        for note in self.notes.iter().take(MAX_NOTES) {
+        for note in &self.notes {
             eprintln!("note: {name}: {}", harmless_line(note, 512));
         }
-        if let Some(more) = self.notes.len().checked_sub(MAX_NOTES).filter(|more| *more > 0) {
-            eprintln!("note: {name}: and {more} more like these");
+        if self.more > 0 {
+            eprintln!("note: {name}: and {} more like these", self.more);
+        }
+    }
+
+    fn note(&mut self, note: String) {
+        match self.notes.len() < MAX_NOTES {
+            true => self.notes.push(note),
+            false => self.more += 1,
         }
     }
 }
@@ -165,20 +205,26 @@ fn fetch(world: &World, target: &Target, socket: &UnixStream) -> Result<Fetched,
     let name = target.name();
     let file = tempfile::tempfile()?;
     let mut taker = Taker::start(&What::Menu, socket, Some(file.try_clone()?))?;
-    let mut fetched = Fetched { image: String::new(), applications: vec![], notes: vec![] };
-    let mut pictures = 0;
+    let mut fetched =
+        Fetched { image: String::new(), applications: vec![], notes: vec![], more: 0 };
+    let (mut pictures, mut ids) = (0, BTreeSet::new());
     let wrong = || Problem::new("the receiver failed").hint("this is a bug of casemate");
     let done = loop {
         match taker.next()? {
             Some(Report::Application { application, icon }) => {
                 let count = fetched.applications.len();
-                if !application.is_sound() || count >= MAX_APPLICATIONS as usize {
+                if count >= MAX_APPLICATIONS as usize {
                     return Err(wrong());
                 }
                 let pixels = if icon { Some(pixels(&file, &mut pictures)?) } else { None };
+                let id = application.id.to_ascii_lowercase();
+                if !application.is_sound() || !ids.insert(id) {
+                    fetched.note("an application that the receiver should not have shown".into());
+                    continue;
+                }
                 fetched.applications.push((*application, pixels));
             }
-            Some(Report::Note(note)) => fetched.notes.push(note),
+            Some(Report::Note(note)) => fetched.note(note),
             Some(Report::Done(done)) => break done,
             Some(Report::Progress { .. } | Report::Reply(_)) => return Err(wrong()),
             None => {
@@ -233,6 +279,7 @@ fn put(
     world: &World,
     place: &Place,
     compartment: &Compartment,
+    program: &Path,
     fetched: Fetched,
 ) -> Result<Changes, Problem> {
     let name = compartment.name.as_str();
@@ -242,10 +289,9 @@ fn put(
     state.config = follow::config(world)?;
     place.keep(name, &state)?;
     let color = [compartment.color.red, compartment.color.green, compartment.color.blue];
-    let program = program()?;
     let (mut new, mut shown) = (Vec::new(), Vec::new());
     for (application, pixels) in &fetched.applications {
-        let command = command(&program, &state, compartment, &application.id)?;
+        let command = command(program, &state, compartment, &application.id)?;
         let icon = place.icon(name, &application.id);
         let known_windows = !compartment.disposable_template;
         let (command, icon) = (&command[..], &icon);
@@ -304,7 +350,12 @@ fn program() -> Result<PathBuf, Problem> {
         .filter(|folder| folder.is_absolute())
         .map(|folder| folder.join("casemate"))
         .find(|path| path.canonicalize().is_ok_and(|found| found == own));
-    Ok(found.unwrap_or(own))
+    let program = found.unwrap_or(own);
+    // It may have been replaced since this process began.
+    match program.exists() {
+        true => Ok(program),
+        false => Err(Problem::new("casemate was replaced meanwhile").hint("run it again")),
+    }
 }
 
 fn entries(count: u32, what: &str) -> String {

@@ -197,6 +197,10 @@ impl Texts {
             }
             None => false,
         });
+        // Nor without it because there was no room for it.
+        if self.shown.first().is_none_or(|first| !first.locale.is_empty()) {
+            self.shown.clear();
+        }
         self.shown
     }
 }

@@ -28,6 +28,11 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// Whether an entry can have such a command and picture.
+    pub fn can_have(command: &[String], icon: &Path) -> bool {
+        command.iter().all(|word| quoted(word).is_some()) && icon.to_str().is_some_and(is_one_line)
+    }
+
     /// The file's content. None when a word of the command or the path of the icon has characters that no
     /// desktop file can have.
     pub fn text(&self) -> Option<String> {
@@ -76,11 +81,9 @@ fn quoted(word: &str) -> Option<String> {
         return None;
     }
     let word = word.replace('%', "%%");
-    if !word.is_empty()
-        && !word.contains([
-            ' ', '"', '\'', '\\', '>', '<', '~', '|', '&', ';', '$', '*', '?', '#', '(', ')', '`',
-        ])
-    {
+    // More than the specification wants: desktops have rules of their own for `[`, `{` or `=`.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+@:,-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
         return Some(word);
     }
     let mut out = String::from("\"");
@@ -168,9 +171,10 @@ mod tests {
     #[test]
     fn words_of_a_command_stay_words() {
         for (word, expected) in [
-            ("a+b@c:d=e", Some("a+b@c:d=e")),
+            ("a+b@c:d,e", Some("a+b@c:d,e")),
+            ("a=b", Some("\"a=b\"")),
             ("", Some("\"\"")),
-            ("100%", Some("100%%")),
+            ("100%", Some("\"100%%\"")),
             ("it's", Some("\"it's\"")),
             (r#"a"b`c$d\e"#, Some(r#""a\"b\`c\$d\\e""#)),
             ("a\nExec=b", None),

@@ -142,25 +142,31 @@ impl Link {
         Ok(())
     }
 
-    /// Makes its firewall anew, after somebody has removed it. Nothing passes meanwhile.
+    /// Lets nothing pass, or everything that its firewall lets pass.
     ///
     /// # Errors
-    /// See [`KeeperError`]; the device is down then.
+    /// See [`KeeperError`].
+    pub(crate) fn set_up(&self, up: bool) -> Result<(), KeeperError> {
+        let requests = Socket::open(Groups::NONE)?;
+        let index = netlink::index_of(&self.device)?;
+        if up { requests.bring_up(index) } else { requests.take_down(index) }
+    }
+
+    /// Makes its firewall anew, after somebody has removed it. Its device is down.
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
     pub(crate) fn restore(
         &mut self,
         program: &Path,
         host: impl Fn(&str) -> Result<String, KeeperError>,
     ) -> Result<(), KeeperError> {
-        let requests = Socket::open(Groups::NONE)?;
-        let index = netlink::index_of(&self.device)?;
-        requests.take_down(index)?;
         self.resolver = None;
         // One of its two tables may be there still.
         nft::load(program, &removal(&self.device))?;
         self.close(program, host)?;
         // What it was not allowed to begin meanwhile shall not go on.
-        conntrack::forget(self.guest)?;
-        requests.bring_up(index)
+        conntrack::forget(self.guest)
     }
 
     /// Removes it. What cannot be removed is said to the log, and tried again at the next start.

@@ -41,6 +41,9 @@ const IN_TIME: Duration = Duration::from_secs(10);
 /// Without connections for so long it ends, where systemd starts it again at the next.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How often removed tables are made anew until that is given up.
+const ATTEMPTS: u32 = 5;
+
 /// The helper.
 pub(crate) struct Helper {
     arguments: Arguments,
@@ -52,6 +55,10 @@ pub(crate) struct Helper {
     host: HostAddresses,
     /// Hears of tables that others remove.
     firewall: Socket,
+    /// Tables were removed, and are not all there again.
+    open: bool,
+    /// Tables do not have the host's addresses as they are.
+    stale: bool,
     forwarding: Forwarding,
     clients: BTreeMap<u64, Client>,
     /// By id.
@@ -93,6 +100,8 @@ impl Helper {
             signals: SignalFd::with_flags(&set, flags).while_("take signals")?,
             host: HostAddresses::watch()?,
             firewall: Socket::firewall()?,
+            open: false,
+            stale: false,
             forwarding: Forwarding::new(&nft, &arguments.state),
             arguments,
             nft,
@@ -140,6 +149,11 @@ impl Helper {
                         }
                     }
                 }
+            }
+            // What failed while a request was heard. If it fails again, this is the end of every link.
+            if self.open || self.stale {
+                self.close()?;
+                self.host_changed()?;
             }
             let now = Instant::now();
             let late = |client: &Client| client.link.is_none() && now - client.since > PATIENCE;
@@ -221,28 +235,51 @@ impl Helper {
     }
 
     fn host_changed(&mut self) -> Result<(), KeeperError> {
-        if self.host.changed()? && !self.links.is_empty() {
+        self.stale |= self.host.changed()?;
+        if self.stale && !self.links.is_empty() {
             let texts = self.links.values().map(|link| self.host.text(&link.device));
             let text = texts.collect::<Result<String, _>>()?;
             if nft::load(&self.nft, &text).is_err() {
-                // Are all of the tables there? New ones know the addresses already.
+                // Are all of the tables there?
+                self.open = true;
                 self.close()?;
                 nft::load(&self.nft, &text)?;
             }
         }
+        self.stale = false;
         Ok(())
     }
 
-    /// Somebody may have removed tables of links.
+    /// Somebody may have removed tables of links: `nft flush ruleset` does, and with it each reload of a
+    /// usual /etc/nftables.conf. A link without them would be open to everything.
     fn firewall_changed(&mut self) -> Result<(), KeeperError> {
         let is_own =
             |name: &str| name == TABLE || self.links.values().any(|link| link.device == name);
-        if self.firewall.table_removed(is_own)? { self.close() } else { Ok(()) }
+        self.open |= self.firewall.table_removed(is_own)?;
+        self.close()
     }
 
-    /// Makes tables of links anew that somebody has removed: `nft flush ruleset` does, and with it each
-    /// reload of a usual /etc/nftables.conf. A link without them would be open to everything.
+    /// Makes tables of links anew, if some were removed. Nothing passes any link meanwhile.
     fn close(&mut self) -> Result<(), KeeperError> {
+        if !self.open {
+            return Ok(());
+        }
+        // First of all: nft takes its time.
+        self.links.values().try_for_each(|link| link.set_up(false))?;
+        // Whoever reloads a firewall may well remove everything twice.
+        for attempt in 1..=ATTEMPTS {
+            match self.try_close() {
+                Ok(()) => break,
+                Err(error) if attempt == ATTEMPTS => return Err(error),
+                Err(_) => {}
+            }
+        }
+        self.links.values().try_for_each(|link| link.set_up(true))?;
+        self.open = false;
+        Ok(())
+    }
+
+    fn try_close(&mut self) -> Result<(), KeeperError> {
         let there = left::tables(&self.nft)?;
         let has = |family: &str, device: &str| {
             there.iter().any(|(of, name)| of == family && name == device)
@@ -251,20 +288,12 @@ impl Helper {
             self.forwarding.close()?;
         }
         let is_open = |link: &Link| !(has("inet", &link.device) && has("netdev", &link.device));
-        let (mut users, mut lost) = (BTreeSet::new(), Vec::new());
-        for (id, link) in self.links.iter_mut().filter(|(_, link)| is_open(link)) {
-            match link.restore(&self.nft, |table| self.host.text(table)) {
-                Ok(()) => {
-                    let device = &link.device;
-                    eprintln!("casemate-netd: somebody removed the tables {device}; they are new");
-                    users.insert(link.uid.as_raw());
-                }
-                Err(error) => lost.push((*id, sentence(&error))),
-            }
+        for link in self.links.values_mut().filter(|link| is_open(link)) {
+            link.restore(&self.nft, |table| self.host.text(table))?;
+            let device = &link.device;
+            eprintln!("casemate-netd: somebody removed the tables {device}; they are new");
         }
-        for (id, reason) in lost {
-            self.end(id, format!("its firewall was removed, and cannot be made: {reason}"));
-        }
+        let users: BTreeSet<u32> = self.links.values().map(|link| link.uid.as_raw()).collect();
         users.into_iter().try_for_each(|uid| self.meet(Uid::from_raw(uid)))
     }
 

@@ -207,11 +207,9 @@ impl Pace {
             self.used = self.used.saturating_sub(earned);
             self.since = Some(since + PAUSE * earned);
         }
-        if self.used < BURST {
-            self.used += 1;
-            return Duration::ZERO;
-        }
-        PAUSE
+        // The one that waits is counted, too.
+        self.used += 1;
+        if self.used <= BURST { Duration::ZERO } else { PAUSE * (self.used - BURST) }
     }
 }
 
@@ -226,14 +224,12 @@ mod tests {
         for _ in 0..BURST {
             assert_eq!(pace.wait(now), Duration::ZERO);
         }
-        for _ in 0..1000 {
-            assert_eq!(pace.wait(now), PAUSE);
+        // Each after it has waited.
+        let begin = now;
+        for _ in 0..100 {
+            now += pace.wait(now);
         }
-        // What was waited for counts.
-        now += PAUSE * 3;
-        for expected in [Duration::ZERO, Duration::ZERO, Duration::ZERO, PAUSE] {
-            assert_eq!(pace.wait(now), expected);
-        }
+        assert_eq!(now - begin, PAUSE * 100);
         now += Duration::from_secs(3600);
         assert_eq!(pace.wait(now), Duration::ZERO);
         assert_eq!(pace.used, 1);

@@ -249,6 +249,29 @@ impl Server {
         if let Err(fault) = done {
             self.end(key, &fault);
         }
+        self.bound_heap();
+    }
+
+    /// All clients together have only so much, at any time.
+    fn bound_heap(&mut self) {
+        let all = (self.heap)().saturating_sub(self.base);
+        if all > limits::HEAP
+            && let Some((&key, _)) = self.clients.iter().max_by_key(|(_, slot)| slot.heap)
+        {
+            self.end(key, &Fault::limit("bytes of memory of all clients", limits::HEAP));
+        }
+    }
+
+    /// What one client made another may free, so accounts drift apart from what there is; they are never
+    /// more together.
+    fn settle_heap(&mut self) {
+        let all = (self.heap)().saturating_sub(self.base);
+        let sum: usize = self.clients.values().map(|slot| slot.heap).sum();
+        if sum > all {
+            for slot in self.clients.values_mut() {
+                slot.heap = (slot.heap as u128 * all as u128 / sum as u128) as usize;
+            }
+        }
     }
 
     /// Disconnects a client. The log has a line of it, unless it left by itself.
@@ -328,12 +351,7 @@ impl Server {
         {
             self.end(key, &Fault::limit("objects of all clients", limits::ALL_OBJECTS));
         }
-        let most = self.clients.iter().max_by_key(|(_, slot)| slot.heap).map(|(key, _)| *key);
-        if (self.heap)().saturating_sub(self.base) > limits::HEAP
-            && let Some(key) = most
-        {
-            self.end(key, &Fault::limit("bytes of memory of all clients", limits::HEAP));
-        }
+        self.settle_heap();
         self.control.expire(&mut self.compartment.borrow_mut());
     }
 }

@@ -58,8 +58,12 @@ fn tell(folders: &[PathBuf], out: impl io::Write) -> io::Result<()> {
                 continue;
             }
             let file = applications.join(format!("{id}.desktop"));
-            let content = read(&file, MAX_FILE);
             told.insert(id.clone());
+            // A folder, or a link to nowhere, is no application.
+            if !file.metadata().is_ok_and(|found| found.is_file()) {
+                continue;
+            }
+            let content = read(&file, MAX_FILE);
             let Some(content) = content else {
                 writer.leave_out();
                 continue;

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use casemate_host::facts::find_program;
 use casemate_host::sockets;
 use casemate_supervise::keeper::clipboard_socket;
 use casemate_supervise::prepare::World;
+use casemate_wire::text::harmless_line;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -20,7 +22,7 @@ use nix::sys::stat::SFlag;
 use serde_json::{Value, json};
 
 use crate::failure::Problem;
-use crate::running;
+use crate::{run, running};
 
 /// How the host is called.
 pub(super) const HOST: &str = "@host";
@@ -139,6 +141,11 @@ impl Party {
                     .map_err(|error| Problem::new(what).because(&error))?;
             }
             Self::Host => {
+                let desktop =
+                    || Problem::new(what.clone()).hint("is this a terminal of your desktop?");
+                let display = run::display().ok_or_else(desktop)?;
+                sockets::connect_at_once(Path::new(&display))
+                    .map_err(|error| desktop().because(&error))?;
                 let program = find_program("wl-copy")
                     .ok_or_else(|| missing(&io::ErrorKind::NotFound.into()))?;
                 let kind = types.first().copied().unwrap_or("text/plain");
@@ -150,7 +157,7 @@ impl Party {
                 let mut child = copy.process_group(0).spawn()?;
                 std::thread::sleep(SETTLING);
                 if child.try_wait()?.is_some_and(|status| !status.success()) {
-                    return Err(Problem::new(what).hint("is this a terminal of your desktop?"));
+                    return Err(desktop());
                 }
             }
         }
@@ -210,7 +217,7 @@ fn ask(
         let Some((line, file)) = receive_line(proxy, left)? else { break };
         let answer: Value = serde_json::from_slice(&line).map_err(io::Error::other)?;
         if let Some(why) = answer["error"].as_str() {
-            return Err(io::Error::other(why.to_owned()));
+            return Err(io::Error::other(harmless_line(why, 256)));
         }
         if answer.get(answered).is_some() {
             return Ok((answer, file));

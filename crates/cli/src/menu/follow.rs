@@ -59,6 +59,9 @@ fn spawn(world: &World, name: &str) -> Result<(), Problem> {
         command.arg("--config").arg(config);
     }
     command.args(["menu", "sync", "--follow", name]).current_dir("/").process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    // Whoever stays longer than it takes its end.
+    std::thread::spawn(move || child.wait());
     Ok(())
 }

@@ -211,6 +211,10 @@ impl Place {
         let (before, after) = (format!("casemate.{name}."), ".desktop");
         for path in files(&self.applications) {
             let file = path.file_name().and_then(|file| file.to_str()).unwrap_or("");
+            // Of a sync that was killed: written, and not in its place.
+            if file.starts_with(".new-") && matches!(self.owned(&path, name), Owned::Ours(_)) {
+                let _ = fs::remove_file(&path);
+            }
             let id = file.strip_prefix(&before).and_then(|rest| rest.strip_suffix(after));
             if id.is_some_and(|id| !ids.contains(id))
                 && matches!(self.owned(&path, name), Owned::Ours(_))
@@ -340,12 +344,16 @@ mod tests {
         // Half of it: a picture without an entry, a file aside, an entry that nobody remembers.
         fs::write(place.icon("work", "half"), "png").expect("written");
         fs::write(place.folder("work").join(".new-x"), "p").expect("written");
+        let aside = place.applications.join(".new-y");
+        fs::write(&aside, new("work", "lost", "").text).expect("written");
+        fs::write(place.applications.join(".new-z"), "another's").expect("written");
         fs::write(place.entry("work", "lost"), new("work", "lost", "").text).expect("written");
         assert_eq!(place.state("work").expect("readable"), None);
         let changes = place.write("work", &[new("work", "a", "")]).expect("written");
         assert_eq!(counts(&changes), (0, 0, 1));
         assert_eq!(files(&place.folder("work")), [place.icon("work", "a")]);
-        assert!(!place.entry("work", "lost").exists());
+        assert!(!place.entry("work", "lost").exists() && !aside.exists());
+        assert!(place.applications.join(".new-z").exists());
     }
 
     #[test]

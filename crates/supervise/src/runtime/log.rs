@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -19,6 +20,9 @@ const LARGEST: u64 = 1 << 20;
 
 /// Bytes read at a time: what a pipe holds by default.
 const PIECE: usize = 64 * 1024;
+
+/// Between two pieces once the log is full.
+const PAUSE: Duration = Duration::from_millis(100);
 
 const FULL: &str = "casemate: this log is full; what follows is not kept\n";
 
@@ -40,7 +44,12 @@ pub(super) fn bounded(path: &Path) -> io::Result<OwnedFd> {
             let Ok(mut ready) = from.readable().await else { return };
             match read(from.get_ref(), &mut buffer) {
                 Ok(0) => return,
-                Ok(length) => keep(&mut log, &buffer[..length]),
+                Ok(length) => {
+                    let is_full = keep(&mut log, &buffer[..length]);
+                    drop(ready);
+                    // Others of this thread come first, whoever writes without end.
+                    tokio::time::sleep(if is_full { PAUSE } else { Duration::ZERO }).await;
+                }
                 Err(Errno::EAGAIN) => ready.clear_ready(),
                 Err(Errno::EINTR) => {}
                 Err(_) => return,
@@ -50,17 +59,18 @@ pub(super) fn bounded(path: &Path) -> io::Result<OwnedFd> {
     Ok(to)
 }
 
-/// Appends what there is room for. A log that cannot be written is none.
-fn keep(log: &mut File, bytes: &[u8]) {
+/// Appends what there is room for; true when there is no more. A log that cannot be written is none.
+fn keep(log: &mut File, bytes: &[u8]) -> bool {
     let before = log.metadata().map_or(u64::MAX, |found| found.len());
     let room = usize::try_from(LARGEST.saturating_sub(before)).unwrap_or(usize::MAX);
     if room == 0 {
-        return;
+        return true;
     }
     let _ = log.write_all(&bytes[..bytes.len().min(room)]);
     if bytes.len() >= room {
         let _ = log.write_all(FULL.as_bytes());
     }
+    bytes.len() >= room
 }
 
 #[cfg(test)]
@@ -76,7 +86,7 @@ mod tests {
                 let to = bounded(&path).expect("opened");
                 let writer = std::thread::spawn(move || {
                     let mut to = File::from(to);
-                    (0..100_000)
+                    (0..60_000)
                         .for_each(|number| writeln!(to, "line {number} of many").expect("taken"));
                 });
                 while !writer.is_finished() {

@@ -22,6 +22,8 @@ pub(crate) struct Screens {
     outputs: BTreeMap<u32, (u32, u32, u32)>,
     /// Width and height by what told them.
     sizes: BTreeMap<u32, (i32, i32)>,
+    /// Names of outputs; clients are told where in this list they are.
+    names: Vec<String>,
     /// What the outputs say of themselves.
     modes: BTreeMap<u32, Mode>,
 }
@@ -71,6 +73,20 @@ pub(crate) fn geometry(client: &mut Client, mut call: Call) -> Result<(), Fault>
     arguments.extend([MAKER, MODEL].map(|text| Arg::String(Some(text.into()))));
     arguments.push(Arg::Int(call.int()?));
     client.event(call.object, Interface::Output, "geometry", arguments)
+}
+
+/// `wl_output.name` and `zxdg_output_v1.name`: the same for the same output, and no more.
+pub(crate) fn name(client: &mut Client, mut call: Call) -> Result<(), Fault> {
+    let name = call.text()?.unwrap_or_default();
+    let names = &mut client.screens.names;
+    let number = names.iter().position(|it| *it == name).unwrap_or_else(|| {
+        if names.len() < MOST {
+            names.push(name);
+        }
+        names.len() - 1
+    });
+    let text = vec![Arg::String(Some(format!("{MODEL}-{}", number + 1)))];
+    client.event(call.object, call.interface, "name", text)
 }
 
 /// `wl_output.description` and `zxdg_output_v1.description`.

@@ -297,7 +297,7 @@ pub(super) static OUTPUT: Definition = Definition {
         message("mode", 1, &[Uint, Int, Int, Int], Forward),
         message("done", 2, &[], Forward),
         message("scale", 2, &[Int], Forward),
-        message("name", 4, &[String], Forward),
+        message("name", 4, &[String], Handle(screen::name)),
         message("description", 4, &[String], Handle(screen::description)),
     ],
 };

@@ -124,7 +124,7 @@ pub(super) static XDG_OUTPUT: Definition = Definition {
         message("logical_position", 1, &[Int, Int], Forward),
         message("logical_size", 1, &[Int, Int], Forward),
         message("done", 1, &[], Forward),
-        message("name", 2, &[String], Forward),
+        message("name", 2, &[String], Handle(screen::name)),
         message("description", 2, &[String], Handle(screen::description)),
     ],
 };
