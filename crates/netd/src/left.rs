@@ -24,8 +24,7 @@ pub(crate) fn mend(program: &Path, state: &Path) -> Result<Vec<String>, KeeperEr
             done.push(format!("removed the interface {device}, which was left"));
         }
     }
-    let names = tables(program)?.into_iter().map(|(_, name)| name);
-    let mut left: Vec<String> = names.filter(|name| is_own(name)).collect();
+    let mut left = tables(program)?;
     left.sort();
     left.dedup();
     if !left.is_empty() {
@@ -67,19 +66,14 @@ struct Entry {
 
 #[derive(Deserialize)]
 struct Table {
-    family: String,
     name: String,
 }
 
-/// Every table of this machine: family and name.
-///
-/// # Errors
-/// See [`KeeperError`].
-pub(crate) fn tables(program: &Path) -> Result<Vec<(String, String)>, KeeperError> {
+fn tables(program: &Path) -> Result<Vec<String>, KeeperError> {
     let text = nft::tables(program)?;
     let listed: Listed = serde_json::from_str(&text).map_err(KeeperError::Order)?;
-    let tables = listed.nftables.into_iter().filter_map(|entry| entry.table);
-    Ok(tables.map(|one| (one.family, one.name)).collect())
+    let names = listed.nftables.into_iter().filter_map(|entry| Some(entry.table?.name));
+    Ok(names.filter(|name| is_own(name)).collect())
 }
 
 #[cfg(test)]

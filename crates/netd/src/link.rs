@@ -8,7 +8,7 @@ use std::path::Path;
 
 use casemate_netns::error::{KeeperError, While, sentence};
 use casemate_netns::names::{Names, Resolver};
-use casemate_netns::netlink::{self, Groups, Socket};
+use casemate_netns::netlink::{self, Groups, Socket, TableFamily};
 use casemate_netns::{nft, tap};
 use casemate_plan::firewall::{Firewall, Link as Ends, OnHost, device, removal};
 use casemate_plan::helper::Order;
@@ -140,6 +140,15 @@ impl Link {
             self.resolver = Some(children::names(&names)?);
         }
         Ok(())
+    }
+
+    /// Whether both of its tables are there.
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
+    pub(crate) fn is_closed(&self) -> Result<bool, KeeperError> {
+        Ok(Socket::has_table(TableFamily::Inet, &self.device)?
+            && Socket::has_table(TableFamily::Netdev, &self.device)?)
     }
 
     /// Lets nothing pass, or everything that its firewall lets pass.

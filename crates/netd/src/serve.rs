@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use casemate_netns::error::{KeeperError, While, sentence};
 use casemate_netns::host::HostAddresses;
-use casemate_netns::netlink::Socket;
+use casemate_netns::netlink::{Socket, TableFamily};
 use casemate_netns::nft;
 use casemate_plan::firewall::TABLE;
 use casemate_plan::helper::{LONGEST_REQUEST, Order, ToHelper, decode};
@@ -23,7 +23,6 @@ use crate::arguments::Arguments;
 use crate::client::{Client, Heard};
 use crate::forwarding::Forwarding;
 use crate::grants::Allowed;
-use crate::left;
 use crate::link::Link;
 
 /// Connections in all, and those without a link of one user other than root.
@@ -255,7 +254,15 @@ impl Helper {
     fn firewall_changed(&mut self) -> Result<(), KeeperError> {
         let is_own =
             |name: &str| name == TABLE || self.links.values().any(|link| link.device == name);
-        self.open |= self.firewall.table_removed(is_own)?;
+        if self.firewall.table_removed(is_own)? {
+            // Or it was replaced, as the helper does it itself.
+            for link in self.links.values() {
+                self.open |= !link.is_closed()?;
+            }
+            if !self.links.is_empty() && !Socket::has_table(TableFamily::Inet, TABLE)? {
+                self.forwarding.close()?;
+            }
+        }
         self.close()
     }
 
@@ -280,15 +287,10 @@ impl Helper {
     }
 
     fn try_close(&mut self) -> Result<(), KeeperError> {
-        let there = left::tables(&self.nft)?;
-        let has = |family: &str, device: &str| {
-            there.iter().any(|(of, name)| of == family && name == device)
-        };
-        if !self.links.is_empty() && !has("inet", TABLE) {
-            self.forwarding.close()?;
-        }
-        let is_open = |link: &Link| !(has("inet", &link.device) && has("netdev", &link.device));
-        for link in self.links.values_mut().filter(|link| is_open(link)) {
+        for link in self.links.values_mut() {
+            if link.is_closed()? {
+                continue;
+            }
             link.restore(&self.nft, |table| self.host.text(table))?;
             let device = &link.device;
             eprintln!("casemate-netd: somebody removed the tables {device}; they are new");

@@ -54,6 +54,15 @@ impl Groups {
     );
 }
 
+/// Families of tables: `NFPROTO_INET` and `NFPROTO_NETDEV`.
+#[derive(Clone, Copy, Debug)]
+pub enum TableFamily {
+    /// IPv4 and IPv6.
+    Inet = 1,
+    /// What comes in by a device.
+    Netdev = 5,
+}
+
 /// A socket to the kernel, of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
@@ -79,6 +88,25 @@ impl Socket {
         let group = 1 << (libc::NFNLGRP_NFTABLES - 1);
         bind(opened.0.as_raw_fd(), &NetlinkAddr::new(0, group)).while_("hear of tables")?;
         Ok(opened)
+    }
+
+    /// Whether the firewall has this table.
+    ///
+    /// # Errors
+    /// See [`KeeperError`].
+    pub fn has_table(family: TableFamily, name: &str) -> Result<bool, KeeperError> {
+        /// `NFNL_SUBSYS_NFTABLES` with `NFT_MSG_GETTABLE`, and `NFTA_TABLE_NAME`.
+        const GET: u16 = (10 << 8) | 1;
+        const NAME: u16 = 1;
+        let socket = Self::netfilter()?;
+        let mut body = vec![family as u8, 0, 0, 0];
+        attribute(&mut body, NAME, &[name.as_bytes(), b"\0"].concat());
+        // The table comes, or an error.
+        match socket.ask(GET, 0, &body) {
+            Ok(()) | Err(Errno::EBADMSG) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error).while_(format!("look for the table {name}")),
+        }
     }
 
     /// Takes what was heard of the firewall; true when a table of which `is_one` is true was removed,
