@@ -34,7 +34,8 @@ pub(crate) const ATTEMPTS: u32 = 3;
 
 /// What the output thread tells.
 enum News {
-    Started,
+    /// The command runs; its output is shown once this is dropped.
+    Started(std::sync::mpsc::Sender<()>),
     End(End),
 }
 
@@ -247,7 +248,7 @@ async fn attached(
             // What the session says comes first: its end is the answer.
             biased;
             message = news.recv() => match message {
-                Some(News::Started) => {
+                Some(News::Started(shows)) => {
                     progress.clear();
                     signals = Some(Signals::catch()?);
                     let resized = if wanted.terminal.is_some() {
@@ -256,6 +257,8 @@ async fn attached(
                     } else {
                         None
                     };
+                    // Not before the terminal is raw: it would be shown otherwise.
+                    drop(shows);
                     let socket = socket.clone();
                     std::thread::spawn(move || give_input(&socket, resized));
                 }
@@ -323,8 +326,10 @@ fn hear(socket: Arc<UnixStream>) -> mpsc::UnboundedReceiver<News> {
     std::thread::spawn(move || {
         let started = sender.clone();
         let end = session::take_output(&socket, || {
-            // Nobody listens any more when the process ends.
-            let _ = started.send(News::Started);
+            let (shows, waits) = std::sync::mpsc::channel();
+            // Nobody listens any more when the process ends; then nobody waits, either.
+            let _ = started.send(News::Started(shows));
+            let _ = waits.recv();
         });
         let _ = sender.send(News::End(end));
     });
