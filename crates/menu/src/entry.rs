@@ -140,7 +140,7 @@ mod tests {
     fn entry(file: &str, command: &[&str], known_windows: bool) -> String {
         let application = parse("org.example.Edit", file.as_bytes()).expect("an application");
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        let icon = Path::new("/home/a/.local/share/casemate/menus/work/org.example.Edit.png");
+        let icon = Path::new("/home/a/.local/share/casemate/menus/bank/org.example.Edit.png");
         let (application, command) = (&application, &command[..]);
         let entry = Entry { compartment: "work", application, command, icon, known_windows };
         entry.text().expect("an entry")
@@ -158,7 +158,7 @@ mod tests {
             "[Desktop Entry]\nVersion=1.0\nType=Application\nName=work: Edit\n\
              Name[de]=work: Bearbeiten \\\\ mehr\nGenericName=work: Editor\nComment=Edits text\n\
              Exec=/usr/bin/casemate --config \"/etc/a b%%.toml\" call work x+Edit\n\
-             Icon=/home/a/.local/share/casemate/menus/work/org.example.Edit.png\nTerminal=false\n\
+             Icon=/home/a/.local/share/casemate/menus/bank/org.example.Edit.png\nTerminal=false\n\
              StartupWMClass=casemate.work.Editor\nCategories=AudioVideo;Audio;TextEditor;X-casemate;\n\
              X-Casemate-Compartment=work\n"
         );
