@@ -27,7 +27,7 @@ mod walk;
 
 pub use bar::Bar;
 pub use decode::{Decoder, Event, Limits};
-pub use name::{NameError, check as check_name, numbered};
+pub use name::{NameError, check as check_name, is_mark, is_shown, numbered};
 pub use original::{Original, ReplaceError, Replaced, receive_single};
 pub use place::{Place, PlaceError};
 pub use receive::{Modes, Outcome, ReceiveError, Receiver};

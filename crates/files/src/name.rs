@@ -59,17 +59,26 @@ pub fn check(bytes: &[u8]) -> Result<&str, NameError> {
 }
 
 fn is_allowed(character: char) -> bool {
+    character != '/' && is_shown(character)
+}
+
+/// Whether a person sees a character and no terminal acts on it: letters, marks, numbers, punctuation and
+/// symbols of any script that have a shape, and the plain space.
+pub fn is_shown(character: char) -> bool {
     use GeneralCategoryGroup::{Letter, Mark, Number, Punctuation, Symbol};
     match character {
-        ' ' => true,
-        '/' => false,
-        _ if is_shapeless(character) => false,
         ' '..='~' => true,
+        _ if is_shapeless(character) => false,
         _ => matches!(
             character.general_category_group(),
             Letter | Mark | Number | Punctuation | Symbol
         ),
     }
+}
+
+/// Whether it is put over or under the one before it.
+pub fn is_mark(character: char) -> bool {
+    character.general_category_group() == GeneralCategoryGroup::Mark
 }
 
 /// Letters, marks and symbols that show nothing: of `Default_Ignorable_Code_Point`, what is not in the
