@@ -14,6 +14,8 @@ mod client;
 #[allow(dead_code, reason = "tests need more of it")]
 #[path = "../../crates/wayland/tests/common/compositor.rs"]
 mod compositor;
+#[path = "../words.rs"]
+mod words;
 
 use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -31,6 +33,7 @@ use client::Client;
 use libfuzzer_sys::fuzz_target;
 use rustix::event::PollFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use words::Words;
 
 /// How long the client waits, which it does not do here.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -92,9 +95,8 @@ impl Desk {
         let device = [Interface::DataDevice, Interface::PrimarySelectionDevice];
         let names = ["get_data_device", "get_device"];
         let managers = [first, second];
-        let devices = [0, 1].map(|at| {
-            client.make(managers[at], names[at], device[at], vec![Arg::Object(seat)])
-        });
+        let devices = [0, 1]
+            .map(|at| client.make(managers[at], names[at], device[at], vec![Arg::Object(seat)]));
         bench.run().expect("an honest client");
         let [surface, keyboard] =
             [Interface::Surface, Interface::Keyboard].map(|it| bench.compositor.newest(it));
@@ -113,9 +115,7 @@ impl Desk {
     fn step(&mut self, words: &mut Words<'_>) -> bool {
         match words.byte() {
             0..=19 => {
-                let count = usize::from(words.byte()).min(words.0.len());
-                let (bytes, rest) = words.0.split_at(count);
-                words.0 = rest;
+                let bytes = words.bytes();
                 self.say(bytes, None)
             }
             20..=119 => {
@@ -203,7 +203,9 @@ impl Desk {
                     client.announce(which)?;
                     self.control.announced(&self.bench.compartment.borrow(), which);
                 }
-                Some(Effect::Send { source, kind, fd, .. }) => client.send_data(source, kind, fd)?,
+                Some(Effect::Send { source, kind, fd, .. }) => {
+                    client.send_data(source, kind, fd)?
+                }
                 Some(Effect::Cancelled { source, .. }) => client.cancel_source(source)?,
                 Some(Effect::Broker { number, kind, fd }) => self.control.serve(number, kind, fd),
                 Some(Effect::Focus(focused)) => self.control.focus(focused),
@@ -299,15 +301,4 @@ fn line(words: &mut Words<'_>, kept: &mut Vec<OwnedFd>) -> (String, Option<Owned
     };
     let file = (words.byte() & 3 != 0).then(|| descriptor(words, kept));
     (text, file)
-}
-
-/// The input, taken from its beginning.
-struct Words<'a>(&'a [u8]);
-
-impl Words<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
 }

@@ -15,6 +15,8 @@ mod client;
 #[allow(dead_code, reason = "tests need more of it")]
 #[path = "../../crates/wayland/tests/common/compositor.rs"]
 mod compositor;
+#[path = "../words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -27,6 +29,7 @@ use casemate_wayland::protocol::{Interface, Kind, Message};
 use casemate_wayland::wire::Arg;
 use client::Client;
 use libfuzzer_sys::fuzz_target;
+use words::Words;
 
 /// How long the client waits, which it does not do here.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -59,13 +62,11 @@ fuzz_target!(|data: &[u8]| {
         match words.byte() {
             // Bytes as they are.
             0 => {
-                let count = usize::from(words.byte()).min(words.0.len());
-                let (bytes, rest) = words.0.split_at(count);
+                let bytes = words.bytes();
                 let _ = bench.client.endpoint.flush();
                 let socket = bench.client.raw.try_clone().expect("duplicated");
                 // The socket does not wait, and holds this much.
                 let _ = UnixStream::from(socket).write_all(bytes);
-                words.0 = rest;
             }
             // An event of the compositor's.
             1..=40 => event(&mut bench, &mut words),
@@ -170,9 +171,9 @@ fn arguments(
     let mut all = Vec::new();
     for kind in message.arguments {
         all.push(match *kind {
-            Kind::Int => Arg::Int(words.number()),
-            Kind::Fixed => Arg::Fixed(words.number().wrapping_mul(256)),
-            Kind::Uint => Arg::Uint(words.number().cast_unsigned()),
+            Kind::Int => Arg::Int(number(words)),
+            Kind::Fixed => Arg::Fixed(number(words).wrapping_mul(256)),
+            Kind::Uint => Arg::Uint(number(words).cast_unsigned()),
             Kind::String | Kind::StringOrNull => {
                 let texts = ["", "x", "text/plain", "\u{202e}\u{8}\n[a]", "image/png"];
                 Arg::String(Some(texts[usize::from(words.byte()) % texts.len()].into()))
@@ -184,7 +185,7 @@ fn arguments(
             },
             Kind::AnyObject => Arg::Object(1),
             Kind::New(interface) => Arg::New(client.new_id(interface)),
-            Kind::NewAny => Arg::New(words.number().cast_unsigned()),
+            Kind::NewAny => Arg::New(number(words).cast_unsigned()),
             Kind::Array => Arg::Array(vec![words.byte(); usize::from(words.byte() % 16)]),
             Kind::Fd => Arg::Fd(file()),
         });
@@ -216,8 +217,8 @@ fn event(bench: &mut Bench, words: &mut Words<'_>) {
     let mut all = Vec::new();
     for kind in message.arguments {
         all.push(match *kind {
-            Kind::Int | Kind::Fixed => Arg::Int(words.number()),
-            Kind::Uint => Arg::Uint(words.number().cast_unsigned()),
+            Kind::Int | Kind::Fixed => Arg::Int(number(words)),
+            Kind::Uint => Arg::Uint(number(words).cast_unsigned()),
             Kind::String | Kind::StringOrNull => Arg::String(Some("text/plain".into())),
             Kind::Object(wanted) | Kind::ObjectOrNull(wanted) => {
                 let found = bench.compositor.objects.iter().rev();
@@ -248,24 +249,13 @@ fn file() -> OwnedFd {
     Client::memory(&[0; 16])
 }
 
-/// The input, taken from its beginning.
-struct Words<'a>(&'a [u8]);
-
-impl Words<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-
-    /// Mostly small, sometimes extreme.
-    fn number(&mut self) -> i32 {
-        match self.byte() {
-            byte @ 0..=199 => i32::from(byte) - 20,
-            byte @ 200..=219 => 100 * (i32::from(byte) - 200),
-            220..=229 => i32::MAX,
-            230..=239 => i32::MIN,
-            _ => i32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()]),
-        }
+/// Mostly small, sometimes extreme.
+fn number(words: &mut Words<'_>) -> i32 {
+    match words.byte() {
+        byte @ 0..=199 => i32::from(byte) - 20,
+        byte @ 200..=219 => 100 * (i32::from(byte) - 200),
+        220..=229 => i32::MAX,
+        230..=239 => i32::MIN,
+        _ => i32::from_le_bytes([words.byte(), words.byte(), words.byte(), words.byte()]),
     }
 }

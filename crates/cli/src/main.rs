@@ -10,6 +10,7 @@ mod arguments;
 mod audit;
 mod call;
 mod clipboard;
+mod confine;
 mod connect;
 mod console;
 mod desk;

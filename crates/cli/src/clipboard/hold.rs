@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::confine;
 use super::party::receive_line;
+use crate::confine::ConfineError;
 use crate::failure::Problem;
 
 /// How long it is held.
@@ -115,7 +116,7 @@ fn ask(world: &World, word: &str) -> Result<Option<(Held, Option<OwnedFd>)>, Pro
 
 /// Holds what standard input is.
 pub(super) fn run(world: &World, source: &str, kind: &str) -> Result<u8, Problem> {
-    let unconfined = |error: confine::ConfineError| {
+    let unconfined = |error: ConfineError| {
         Problem::new("could not confine what holds the clipboard").because(&error)
     };
     confine::hide().map_err(unconfined)?;
